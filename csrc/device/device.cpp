@@ -1,0 +1,31 @@
+#include "device/device.h"
+
+#include <charconv>
+
+#include "base/error.h"
+
+namespace quantloom::device {
+
+Device parse_device(std::string_view text) {
+  if (text == "cpu") return {DeviceType::cpu, 0};
+  if (text == "cuda") return {DeviceType::cuda, 0};
+  constexpr std::string_view prefix = "cuda:";
+  if (text.substr(0, prefix.size()) == prefix) {
+    const std::string_view digits = text.substr(prefix.size());
+    int index = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    if (error == std::errc{} && end == digits.data() + digits.size() && index >= 0 &&
+        !digits.empty()) {
+      return {DeviceType::cuda, index};
+    }
+  }
+  throw Error(ErrorKind::invalid_argument,
+              "device '" + std::string(text) + "' is not one of 'cpu', 'cuda', 'cuda:N'", "device");
+}
+
+std::string to_string(const Device& device) {
+  if (device.type == DeviceType::cpu) return "cpu";
+  return "cuda:" + std::to_string(device.index);
+}
+
+}  // namespace quantloom::device

@@ -1,0 +1,159 @@
+// The operations a transformer needs, declared once. The CPU (cpu/) and CUDA (cuda/) each implement them; the forward
+// pass (model/) is written over this interface and knows no device.
+//
+// Activations are float32, row-major, [tokens, width]. Every pointer is memory of `device()`. An implementation
+// carries one stream of work: operations run in the order of the calls; on a GPU they return before they have run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "device/device.h"
+#include "formats/format.h"
+
+namespace quantloom::ops {
+
+// exact: activations at 16 bits or more, sums in 32. fast: activations may be quantized to 8 bits.
+enum class Precision { exact, fast };
+
+enum class Activation { silu, gelu, gelu_tanh };
+
+enum class CacheType { f16, f32, q8_0 };
+
+// A matrix of `rows` x `columns` weights, each row a whole number of blocks.
+struct Weight {
+  std::string name;  // tensor name in the file
+  formats::Format format = formats::Format::f32;
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  const void* blocks = nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
+  const void* planes = nullptr;  // the same bits repacked for the GPU (kernels/); null on the CPU
+};
+
+// out = x * transpose(weight) + bias, with x [tokens, weight.columns].
+struct Projection {
+  const Weight* weight = nullptr;
+  const float* bias = nullptr;  // [rows], or null
+  float* out = nullptr;         // [tokens, rows]
+};
+
+// Root-mean-square norm: x / sqrt(mean(x^2) + epsilon) * weight  (Zhang and Sennrich 2019, arXiv 1910.07467).
+struct Norm {
+  const float* weight = nullptr;  // [width]
+  float epsilon = 0;
+};
+
+// One layer's keys and values of one sequence. Head-major, so that a head's history is contiguous:
+//   f16, f32:  keys, values [kv_heads, capacity, head_size]
+//   q8_0:      the same shape in int8, with one f16 scale per 32 values in key_scales, value_scales
+//              [kv_heads, capacity, head_size / 32]
+struct CacheLayer {
+  CacheType type = CacheType::f16;
+  std::int64_t capacity = 0;  // positions
+  int kv_heads = 0;
+  int head_size = 0;
+  void* keys = nullptr;
+  void* values = nullptr;
+  void* key_scales = nullptr;
+  void* value_scales = nullptr;
+};
+
+// Consecutive positions of one sequence's tokens.
+struct Positions {
+  const std::int32_t* first = nullptr;  // one integer in device memory: the position of the first token
+  std::int64_t count = 0;               // tokens in this call
+  std::int64_t bound = 0;               // host's upper bound of first + count, to size a launch
+};
+
+// Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
+struct Rope {
+  // [capacity, dimensions / 2, 2]: cosine and sine of each pair's angle at each position, already scaled
+  // (base, linear, YaRN, llama-3 factors); computed once in float64.
+  const float* table = nullptr;
+  int dimensions = 0;        // leading dimensions of a head that rotate; the rest pass
+  bool interleaved = false;  // pairs (2i, 2i+1); otherwise (i, i + dimensions / 2)
+};
+
+// Optional per-head norm of q and k, RoPE in place, and the write of k and v to the cache.
+struct RopeStore {
+  float* q = nullptr;  // [tokens, heads, head_size], in place
+  float* k = nullptr;  // [tokens, kv_heads, head_size], in place
+  const float* v = nullptr;
+  int heads = 0;
+  Norm q_norm;  // weight [head_size]; null weight: no norm
+  Norm k_norm;
+  Rope rope;
+  Positions positions;
+  CacheLayer cache;
+};
+
+// Causal softmax(q k^T * scale) v over the cache, which already holds this call's keys and values.
+struct Attention {
+  const float* q = nullptr;  // [tokens, heads, head_size]
+  int heads = 0;             // a multiple of cache.kv_heads (grouped-query attention)
+  float scale = 0;
+  float soft_cap = 0;       // cap * tanh(score / cap) when above 0
+  std::int64_t window = 0;  // a token sees this many last positions, itself included; 0: all
+  Positions positions;
+  CacheLayer cache;
+  float* out = nullptr;  // [tokens, heads, head_size]
+};
+
+// The largest sizes that calls will have. After reserve() no operation allocates.
+struct Limits {
+  std::int64_t tokens = 0;   // per call
+  std::int64_t width = 0;    // widest activation row
+  std::int64_t context = 0;  // cache capacity
+  int heads = 0;
+  int head_size = 0;
+  std::int64_t vocabulary = 0;
+};
+
+// Memory of one device, freed with its last owner.
+using Buffer = std::shared_ptr<void>;
+
+class Operations {
+ public:
+  virtual ~Operations() = default;
+
+  virtual device::Device device() const = 0;
+  virtual Precision precision() const = 0;
+
+  // Errors: out_of_memory naming what was asked and what is free.
+  virtual Buffer allocate(std::size_t bytes, const char* what) = 0;
+  virtual void write(void* to, const void* host, std::size_t bytes) = 0;
+  virtual void read(void* host, const void* from, std::size_t bytes) = 0;  // waits for the work before it
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;    // inside the device
+  virtual void reserve(const Limits& limits) = 0;
+  virtual void synchronize() = 0;
+
+  // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the caller.
+  virtual void embed(const Weight& table, const std::int32_t* tokens, std::int64_t count,
+                     float scale, float* out) = 0;
+
+  // Fused. x [tokens, width].
+  virtual void norm_project(const float* x, std::int64_t tokens, const Norm& norm,
+                            std::span<const Projection> outputs) = 0;
+  virtual void rope_store(const RopeStore& arguments) = 0;
+  virtual void attention(const Attention& arguments) = 0;
+  virtual void project_add(const float* x, std::int64_t tokens, const Weight& weight,
+                           const float* bias, float* residual) = 0;
+  // out = activation(norm(x) gate^T) * (norm(x) up^T), [tokens, gate.rows].
+  virtual void norm_gate_up(const float* x, std::int64_t tokens, const Norm& norm,
+                            const Weight& gate, const Weight& up, Activation activation,
+                            float* out) = 0;
+
+  // Unfused, for what an architecture does differently.
+  virtual void norm(const float* x, std::int64_t rows, std::int64_t width, const Norm& norm,
+                    float* out) = 0;
+  virtual void project(const float* x, std::int64_t tokens, const Projection& output) = 0;
+  virtual void add(const float* a, const float* b, std::int64_t count, float* out) = 0;
+  virtual void activate(const float* gate, const float* up, std::int64_t count,
+                        Activation activation, float* out) = 0;
+  virtual void soft_cap(float* x, std::int64_t count, float cap) = 0;
+};
+
+}  // namespace quantloom::ops

@@ -1,18 +1,22 @@
-// The operations a transformer needs, declared once. The CPU (cpu/) and CUDA (cuda/) each implement them; the forward
-// pass (model/) is written over this interface and knows no device.
+// The operations a transformer needs, declared once. The CPU (cpu/) and CUDA (cuda/) each implement
+// them; the forward pass (model/) is written over this interface and knows no device.
 //
-// Activations are float32, row-major, [tokens, width]. Every pointer is memory of `device()`. An implementation
-// carries one stream of work: operations run in the order of the calls; on a GPU they return before they have run.
+// Activations are float32, row-major, [tokens, width]. Every pointer is memory of `device()`. An
+// implementation carries one stream of work: operations run in the order of the calls; on a GPU
+// they return before they have run.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "device/device.h"
 #include "formats/format.h"
+#include "ops/sampling.h"
 
 namespace quantloom::ops {
 
@@ -29,7 +33,8 @@ struct Weight {
   formats::Format format = formats::Format::f32;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  const void* blocks = nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
+  const void* blocks =
+      nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
   const void* planes = nullptr;  // the same bits repacked for the GPU (kernels/); null on the CPU
 };
 
@@ -40,7 +45,8 @@ struct Projection {
   float* out = nullptr;         // [tokens, rows]
 };
 
-// Root-mean-square norm: x / sqrt(mean(x^2) + epsilon) * weight  (Zhang and Sennrich 2019, arXiv 1910.07467).
+// Root-mean-square norm: x / sqrt(mean(x^2) + epsilon) * weight  (Zhang and Sennrich 2019, arXiv
+// 1910.07467).
 struct Norm {
   const float* weight = nullptr;  // [width]
   float epsilon = 0;
@@ -63,15 +69,16 @@ struct CacheLayer {
 
 // Consecutive positions of one sequence's tokens.
 struct Positions {
-  const std::int32_t* first = nullptr;  // one integer in device memory: the position of the first token
-  std::int64_t count = 0;               // tokens in this call
-  std::int64_t bound = 0;               // host's upper bound of first + count, to size a launch
+  const std::int32_t* first =
+      nullptr;             // one integer in device memory: the position of the first token
+  std::int64_t count = 0;  // tokens in this call
+  std::int64_t bound = 0;  // host's upper bound of first + count, to size a launch
 };
 
 // Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 struct Rope {
-  // [capacity, dimensions / 2, 2]: cosine and sine of each pair's angle at each position, already scaled
-  // (base, linear, YaRN, llama-3 factors); computed once in float64.
+  // [capacity, dimensions / 2, 2]: cosine and sine of each pair's angle at each position, already
+  // scaled (base, linear, YaRN, llama-3 factors); computed once in float64.
   const float* table = nullptr;
   int dimensions = 0;        // leading dimensions of a head that rotate; the rest pass
   bool interleaved = false;  // pairs (2i, 2i+1); otherwise (i, i + dimensions / 2)
@@ -115,6 +122,9 @@ struct Limits {
 // Memory of one device, freed with its last owner.
 using Buffer = std::shared_ptr<void>;
 
+// Told of bytes done and bytes in all; may throw to cancel.
+using Progress = std::function<void(std::uint64_t, std::uint64_t)>;
+
 class Operations {
  public:
   virtual ~Operations() = default;
@@ -125,12 +135,29 @@ class Operations {
   // Errors: out_of_memory naming what was asked and what is free.
   virtual Buffer allocate(std::size_t bytes, const char* what) = 0;
   virtual void write(void* to, const void* host, std::size_t bytes) = 0;
-  virtual void read(void* host, const void* from, std::size_t bytes) = 0;  // waits for the work before it
-  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;    // inside the device
+  virtual void read(void* host, const void* from,
+                    std::size_t bytes) = 0;  // waits for the work before it
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;  // inside the device
   virtual void reserve(const Limits& limits) = 0;
   virtual void synchronize() = 0;
 
-  // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the caller.
+  // Memory that the device writes and the host reads without a copy (pinned on a GPU), zeroed.
+  virtual Buffer allocate_shared(std::size_t bytes, const char* what) = 0;
+  // A ticket for the work called so far; wait() returns when that work has run, later work or not.
+  virtual std::uint64_t mark() = 0;
+  virtual void wait(std::uint64_t ticket) = 0;
+  // Runs `calls`, which only calls operations below. Calls under one key are the same every time,
+  // pointers included, so an implementation may record them once and replay the recording.
+  virtual void replay(std::uint64_t key, const std::function<void()>& calls) = 0;
+
+  // Brings weights to the device. Each comes with `blocks` in host memory (the mapped file) and
+  // leaves with what this device's operations read: on the CPU the same pointer, on a GPU its own
+  // `blocks` or `planes`. The buffers own what was allocated. Errors: device naming tensor and type
+  // where no kernel serves the type; out_of_memory.
+  virtual std::vector<Buffer> place(std::span<Weight* const> weights, const Progress& progress) = 0;
+
+  // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the
+  // caller.
   virtual void embed(const Weight& table, const std::int32_t* tokens, std::int64_t count,
                      float scale, float* out) = 0;
 
@@ -154,6 +181,9 @@ class Operations {
   virtual void activate(const float* gate, const float* up, std::int64_t count,
                         Activation activation, float* out) = 0;
   virtual void soft_cap(float* x, std::int64_t count, float cap) = 0;
+
+  // Chooses the token after the call's last one (ops/sampling.h).
+  virtual void sample(const Sample& arguments) = 0;
 };
 
 }  // namespace quantloom::ops

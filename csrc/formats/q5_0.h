@@ -1,0 +1,44 @@
+// Q5_0: 32 weights in 22 bytes, value = d * (q - 16) with 5-bit q. Source: ggml, block_q5_0.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/format.h"
+#include "formats/half.h"
+
+namespace quantloom::formats {
+
+struct Q5_0 {
+  struct Block {
+    std::uint16_t scale;        // d, half
+    std::uint8_t high_bits[4];  // fifth bit of weight i: bit i % 8 of byte i / 8
+    std::uint8_t quants[16];    // low nibbles: weights 0..15, high nibbles: weights 16..31
+  };
+
+  static constexpr Format format = Format::q5_0;
+  static constexpr const char* name = "Q5_0";
+  static constexpr bool quantized = true;
+  static constexpr int elements = 32;
+  static constexpr int bytes = 22;
+  static constexpr int group = 32;
+  static constexpr bool has_offset = false;
+  static constexpr std::int8_t minimum_quant = -16;
+  static constexpr std::int8_t maximum_quant = 15;
+  static_assert(sizeof(Block) == bytes);
+
+  QL_HOST_DEVICE static Affine affine(const Block& block, int /*group_index*/) {
+    return {half_to_float(block.scale), 0.0f};
+  }
+
+  QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
+    const std::uint8_t* source = block.quants + 8 * (k & 1);
+    const int shift = k < 2 ? 0 : 4;
+    const int high = block.high_bits[k];
+    for (int i = 0; i < 8; ++i) {
+      const int low = (source[i] >> shift) & 15;
+      q[i] = static_cast<std::int8_t>((low | ((high >> i) & 1) << 4) - 16);
+    }
+  }
+};
+
+}  // namespace quantloom::formats

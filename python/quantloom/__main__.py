@@ -1,0 +1,5 @@
+"""`python -m quantloom` is the `quantloom` command."""
+
+from quantloom.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""`quantloom download`: a GGUF file from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantloom.cli.options import Json, print_json
+from quantloom.errors import FileError, InvalidArgument
+
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+def choose(files: list[str], quant: str | None) -> list[str]:
+    """The one file of `files` (or all parts of one split file) that is of `quant`.
+
+    Errors: InvalidArgument with what there is when none or several fit.
+    """
+    candidates = [name for name in files if name.lower().endswith(".gguf")]
+    # A projector of a vision model is no language model.
+    candidates = [name for name in candidates if "mmproj" not in name.lower()]
+    if quant is not None:
+        pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-._/]|$)", re.IGNORECASE)
+        candidates = [name for name in candidates if pattern.search(name)]
+    groups: dict[str, list[str]] = {}
+    for name in candidates:
+        groups.setdefault(SPLIT.sub("", name), []).append(name)
+    if len(groups) == 1:
+        return sorted(next(iter(groups.values())))
+    there = ", ".join(sorted(n for n in files if n.lower().endswith(".gguf"))) or "none"
+    wanted = f"of quant {quant}" if quant else "alone in the repository (name a quant: repo:quant)"
+    fault = "no file is" if not groups else f"{len(groups)} files are"
+    raise InvalidArgument(f"{fault} {wanted}; GGUF files there: {there}", subject="repo")
+
+
+def fetch(
+    repo: str, *, directory: Path | None = None, revision: str | None = None
+) -> list[Path]:
+    """Download `owner/name` or `owner/name:quant` and return the paths of its parts in order."""
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise InvalidArgument(
+            "download needs huggingface_hub: pip install 'quantloom[download]'", subject="repo"
+        ) from error
+    name, _, quant = repo.partition(":")
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise InvalidArgument(f"'{repo}' is not owner/name or owner/name:quant", subject="repo")
+    try:
+        files = HfApi().list_repo_files(name, revision=revision)
+        chosen = choose(files, quant or None)
+        return [
+            Path(hf_hub_download(name, file, revision=revision, local_dir=directory))
+            for file in chosen
+        ]
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileError(f"could not download {name}: {error}", subject=name) from error
+
+
+def download(
+    repo: Annotated[str, typer.Argument(help="owner/name:quant, such as owner/model-GGUF:Q4_K_M.")],
+    directory: Annotated[
+        Path | None, typer.Option(help="Folder to put the file in; default: the hub's cache.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    json: Json = False,
+) -> None:
+    """Download a GGUF file (all parts of it) and print its path."""
+    paths = fetch(repo, directory=directory, revision=revision)
+    if json:
+        print_json({"repo": repo, "paths": [str(path) for path in paths]})
+    else:
+        typer.echo(paths[0])

@@ -1,0 +1,102 @@
+"""`quantloom generate`: continue a prompt, or answer it where the model has a chat template."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from quantloom.cli.options import (
+    CacheType,
+    ContextLength,
+    Device,
+    Json,
+    MaxNewTokens,
+    MinP,
+    ModelPath,
+    Precision,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    load_model,
+    print_json,
+    rate,
+)
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
+    model: ModelPath = None,
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = None,
+    stop: Stop = None,
+    chat: Annotated[
+        bool, typer.Option(help="Put the prompt in the model's chat template as a question.")
+    ] = False,
+    device: Device = "auto",
+    precision: Precision = "exact",
+    context_length: ContextLength = None,
+    cache_type: CacheType = "f16",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Generate text from a prompt and stream it to standard output."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with load_model(
+        model,
+        device=device,
+        precision=precision,
+        context_length=context_length,
+        cache_type=cache_type,
+        threads=threads,
+        quiet=json,
+    ) as loaded:
+        with loaded.stream(
+            [{"role": "user", "content": text}] if chat else text,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop or [],
+        ) as stream:
+            for piece in stream:
+                if not json:
+                    sys.stdout.write(piece.text)
+                    sys.stdout.flush()
+            result = stream.result
+        where = str(loaded.device)
+    timings = result.timings
+    if json:
+        print_json(
+            {
+                "text": result.text,
+                "tokens": list(result.tokens),
+                "finish_reason": result.finish_reason,
+                "device": where,
+                "timings": asdict(timings),
+            }
+        )
+        return
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    decoded = rate(max(len(result.tokens) - 1, 0), timings.decode_seconds)
+    prefilled = rate(timings.prompt_tokens, timings.prefill_seconds)
+    print(
+        f"{len(result.tokens)} tokens on {where}: {decoded:,.1f} tokens/s, "
+        f"prompt {prefilled:,.1f} tokens/s, stopped by {result.finish_reason}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,93 @@
+"""Options that several commands share, and the loading of a model with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from quantloom.model import Model
+
+ModelPath = Annotated[
+    Path | None, typer.Option("--model", "-m", help="GGUF file; default: the bundled model.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="exact or fast (8-bit activations).")]
+ContextLength = Annotated[
+    int | None, typer.Option(help="Tokens the cache holds; default: the model's own, capped.")
+]
+CacheType = Annotated[str, typer.Option(help="Type of the KV cache: f16, f32 or q8_0.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
+TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0: all.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens of this probability mass.")]
+MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="1 is none.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Stop before this text; may be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Write `value` as one line of JSON to stdout."""
+    json.dump(value, sys.stdout, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function update(done, total) that draws on stderr, or draws nothing when `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        task = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def load_model(
+    path: Path | None,
+    *,
+    device: str,
+    precision: str,
+    context_length: int | None = None,
+    cache_type: str = "f16",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Model:
+    """`quantloom.load` with a progress bar on stderr."""
+    import quantloom
+
+    label = "loading " + (path.name if path is not None else "the bundled model")
+    with progress_bar(label, quiet=quiet) as update:
+        return quantloom.load(
+            path,
+            device=device,
+            precision=precision,
+            context_length=context_length,
+            cache_type=cache_type,
+            threads=threads,
+            progress=update,
+        )
+
+
+def rate(count: int, seconds: float) -> float:
+    """`count` per second; 0 where nothing was timed."""
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,47 @@
+"""`quantloom quantize`: a GGUF file with smaller weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantloom.cli.options import Json, print_json, progress_bar
+
+
+def quantize(
+    source: Annotated[Path, typer.Argument(help="GGUF file in F32, F16 or BF16.")],
+    target: Annotated[Path, typer.Argument(help="GGUF file to write.")],
+    mix: Annotated[
+        str, typer.Option("--type", help="Q4_0, Q8_0, Q4_K_M, Q5_K_M or Q6_K.")
+    ] = "Q4_K_M",
+    overwrite: Annotated[bool, typer.Option(help="Replace the target if it exists.")] = False,
+    json: Json = False,
+) -> None:
+    """Quantize a GGUF file; the target appears only when it is complete."""
+    from quantloom.errors import InvalidArgument
+    from quantloom.quantization import quantize_file
+
+    if target.exists() and not overwrite:
+        raise InvalidArgument(f"{target} exists; give --overwrite to replace it", subject="target")
+    with progress_bar(f"quantizing to {mix}", quiet=json) as update:
+        summary = quantize_file(source, target, mix, progress=update)
+    before, after = source.stat().st_size, target.stat().st_size
+    if json:
+        print_json(
+            {
+                "source": str(source),
+                "target": str(target),
+                "type": mix,
+                "source_bytes": before,
+                "target_bytes": after,
+                "formats": summary.formats,
+            }
+        )
+        return
+    typer.echo(f"{target}: {after / 1e6:,.1f} MB, {after / before:.2f} of {source.name}")
+    for name, count in sorted(summary.formats.items()):
+        typer.echo(f"  {name:8} {count} tensors")
+    for note in summary.notes:
+        typer.echo(f"  {note}")

@@ -1,0 +1,294 @@
+"""GGUF files with the shapes of well-known models and random weights, for speed measurements.
+
+The blocks are random but sane: zero mean, a standard deviation of 0.02, no two tensors alike in
+what a cache could notice. The tensor types follow the mixes that published files use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+ALIGNMENT = 32
+DEVIATION = 0.02
+POOL_BYTES = 1 << 25  # random blocks made per tensor; longer tensors repeat them
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What fixes the tensors of a model."""
+
+    architecture: str
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    feed_forward: int
+    vocabulary: int
+    tied: bool
+    rope_base: float
+    epsilon: float
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rope_factors: bool = False
+
+
+SHAPES = {
+    "Llama-3.2-1B": Shape(
+        "llama", 2048, 16, 32, 8, 64, 8192, 128256, True, 500000.0, 1e-5, rope_factors=True
+    ),
+    "Llama-3.1-8B": Shape(
+        "llama", 4096, 32, 32, 8, 128, 14336, 128256, False, 500000.0, 1e-5, rope_factors=True
+    ),
+    "Qwen2.5-3B": Shape(
+        "qwen2", 2048, 36, 16, 2, 128, 11008, 151936, True, 1000000.0, 1e-6, qkv_bias=True
+    ),
+    "Qwen3-8B": Shape(
+        "qwen3", 4096, 36, 32, 8, 128, 12288, 151936, False, 1000000.0, 1e-6, qk_norm=True
+    ),
+    "Qwen3-0.6B": Shape(
+        "qwen3", 1024, 28, 16, 8, 128, 3072, 151936, True, 1000000.0, 1e-6, qk_norm=True
+    ),
+}
+
+
+def _half(value: float) -> Bytes:
+    return np.array([value], np.float16).view(np.uint8)
+
+
+def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:
+    return np.frombuffer(rng.bytes(blocks * width), np.uint8).reshape(blocks, width).copy()
+
+
+def _f32(rng: np.random.Generator, blocks: int) -> Bytes:
+    values = rng.standard_normal(blocks, np.float32) * np.float32(DEVIATION)
+    return values.view(np.uint8).reshape(blocks, 4)
+
+
+def _f16(rng: np.random.Generator, blocks: int) -> Bytes:
+    values = rng.standard_normal(blocks, np.float32) * np.float32(DEVIATION)
+    return values.astype(np.float16).view(np.uint8).reshape(blocks, 2)
+
+
+def _q4_0(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 18)
+    data[:, :2] = _half(DEVIATION / 4.6)
+    return data
+
+
+def _q8_0(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 34)
+    data[:, :2] = _half(DEVIATION / 74)
+    return data
+
+
+def _k_scales(data: Bytes, start: int, middle: float) -> None:
+    """Minima equal to the scales and dmin = middle * d, so that the values have mean zero."""
+    data[:, 0:2] = _half(DEVIATION / (36.8 * middle * 0.61))
+    data[:, 2:4] = _half(DEVIATION / (36.8 * 0.61))
+    data[:, start + 4 : start + 8] = data[:, start : start + 4]
+    low = data[:, start + 8 : start + 12] & 15
+    data[:, start + 8 : start + 12] = low | low << 4
+
+
+def _q4_k(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 144)
+    _k_scales(data, 4, 7.5)
+    return data
+
+
+def _q5_k(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 176)
+    _k_scales(data, 4, 15.5)
+    return data
+
+
+def _q6_k(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 210)
+    data[:, 208:210] = _half(DEVIATION / (74 * 18.5))
+    return data
+
+
+@dataclass(frozen=True)
+class Format:
+    """A tensor type of the file: its id, and elements and bytes per block."""
+
+    id: int
+    elements: int
+    bytes: int
+    make: Callable[[np.random.Generator, int], Bytes]
+
+
+FORMATS = {
+    "F32": Format(0, 1, 4, _f32),
+    "F16": Format(1, 1, 2, _f16),
+    "Q4_0": Format(2, 32, 18, _q4_0),
+    "Q8_0": Format(8, 32, 34, _q8_0),
+    "Q4_K": Format(12, 256, 144, _q4_k),
+    "Q5_K": Format(13, 256, 176, _q5_k),
+    "Q6_K": Format(14, 256, 210, _q6_k),
+}
+
+FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of the tensor table."""
+
+    name: str
+    columns: int
+    rows: int  # 0: a vector
+    format: Format
+    ones: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.columns // self.format.elements * self.format.bytes * max(self.rows, 1)
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    """Layers whose value and down projections the _M mixes store in Q6_K."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def tensors(shape: Shape, mix: str) -> Iterator[Tensor]:
+    """The tensors of a model in file order."""
+    base = FORMATS[mix.removesuffix("_M")]
+    better = FORMATS["Q6_K"]
+    vector = FORMATS["F32"]
+    mixed = mix.endswith("_M")
+    head = better if mixed or mix == "Q4_0" else base
+    q_width = shape.heads * shape.head_size
+    kv_width = shape.kv_heads * shape.head_size
+
+    yield Tensor("token_embd.weight", shape.width, shape.vocabulary, head if shape.tied else base)
+    if not shape.tied:
+        yield Tensor("output.weight", shape.width, shape.vocabulary, head)
+    yield Tensor("output_norm.weight", shape.width, 0, vector, ones=True)
+    if shape.rope_factors:
+        yield Tensor("rope_freqs.weight", shape.head_size // 2, 0, vector, ones=True)
+    for layer in range(shape.layers):
+        raised = better if mixed and _more_bits(layer, shape.layers) else base
+        prefix = f"blk.{layer}."
+        yield Tensor(prefix + "attn_norm.weight", shape.width, 0, vector, ones=True)
+        yield Tensor(prefix + "attn_q.weight", shape.width, q_width, base)
+        yield Tensor(prefix + "attn_k.weight", shape.width, kv_width, base)
+        yield Tensor(prefix + "attn_v.weight", shape.width, kv_width, raised)
+        if shape.qkv_bias:
+            yield Tensor(prefix + "attn_q.bias", q_width, 0, vector)
+            yield Tensor(prefix + "attn_k.bias", kv_width, 0, vector)
+            yield Tensor(prefix + "attn_v.bias", kv_width, 0, vector)
+        if shape.qk_norm:
+            yield Tensor(prefix + "attn_q_norm.weight", shape.head_size, 0, vector, ones=True)
+            yield Tensor(prefix + "attn_k_norm.weight", shape.head_size, 0, vector, ones=True)
+        yield Tensor(prefix + "attn_output.weight", q_width, shape.width, base)
+        yield Tensor(prefix + "ffn_norm.weight", shape.width, 0, vector, ones=True)
+        yield Tensor(prefix + "ffn_gate.weight", shape.width, shape.feed_forward, base)
+        yield Tensor(prefix + "ffn_up.weight", shape.width, shape.feed_forward, base)
+        yield Tensor(prefix + "ffn_down.weight", shape.feed_forward, shape.width, raised)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _metadata(shape: Shape, mix: str, name: str, context: int) -> list[bytes]:
+    prefix = shape.architecture + "."
+    integers = {
+        "general.file_type": FILE_TYPES[mix],
+        prefix + "block_count": shape.layers,
+        prefix + "context_length": context,
+        prefix + "embedding_length": shape.width,
+        prefix + "feed_forward_length": shape.feed_forward,
+        prefix + "attention.head_count": shape.heads,
+        prefix + "attention.head_count_kv": shape.kv_heads,
+        prefix + "attention.key_length": shape.head_size,
+        prefix + "attention.value_length": shape.head_size,
+        prefix + "rope.dimension_count": shape.head_size,
+        prefix + "vocab_size": shape.vocabulary,
+    }
+    floats = {
+        prefix + "attention.layer_norm_rms_epsilon": shape.epsilon,
+        prefix + "rope.freq_base": shape.rope_base,
+    }
+    strings = {
+        "general.architecture": shape.architecture,
+        "general.name": f"{name} shape, random weights",
+        "tokenizer.ggml.model": "no_vocab",
+    }
+    entries = [_text(key) + struct.pack("<I", 8) + _text(text) for key, text in strings.items()]
+    entries += [_text(key) + struct.pack("<II", 4, value) for key, value in integers.items()]
+    entries += [_text(key) + struct.pack("<If", 6, value) for key, value in floats.items()]
+    return entries
+
+
+def _write_tensor(file: BinaryIO, tensor: Tensor, rng: np.random.Generator) -> None:
+    blocks = tensor.nbytes // tensor.format.bytes
+    if tensor.ones:
+        file.write(np.ones(blocks, np.float32).tobytes())
+        return
+    pool = tensor.format.make(rng, min(blocks, POOL_BYTES // tensor.format.bytes))
+    for start in range(0, blocks, len(pool)):
+        file.write(memoryview(pool[: blocks - start]).cast("B"))
+
+
+def write(
+    path: Path,
+    name: str = "Llama-3.2-1B",
+    mix: str = "Q4_K_M",
+    context: int = 131072,
+    seed: int = 0,
+) -> Path:
+    """Write the model `name` of SHAPES in the types of `mix` (a key of FILE_TYPES) to `path`."""
+    shape = SHAPES[name]
+    table = list(tensors(shape, mix))
+    metadata = _metadata(shape, mix, name, context)
+    header = [b"GGUF" + struct.pack("<IQQ", 3, len(table), len(metadata)), *metadata]
+    offset = 0
+    for tensor in table:
+        sizes = [tensor.columns] + ([tensor.rows] if tensor.rows else [])
+        header.append(
+            _text(tensor.name)
+            + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
+            + struct.pack("<IQ", tensor.format.id, offset)
+        )
+        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+
+    rng = np.random.default_rng(seed)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(b"".join(header))
+        for tensor in table:
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            _write_tensor(file, tensor, rng)
+        file.write(bytes(-file.tell() % ALIGNMENT))
+    return temporary.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--model", choices=SHAPES, default="Llama-3.2-1B")
+    parser.add_argument("--mix", choices=FILE_TYPES, default="Q4_K_M")
+    parser.add_argument("--context", type=int, default=131072)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    path = write(arguments.path, arguments.model, arguments.mix, arguments.context, arguments.seed)
+    print(f"{path}: {path.stat().st_size / 1e9:.3f} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,98 @@
-#include "bindings/bindings.h"
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
-void bind_formats(pybind11::module_&) {}
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+#include "formats/decode.h"
+#include "formats/list.h"
+#include "formats/parallel.h"
+#include "formats/types.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using quantloom::Error;
+using quantloom::ErrorKind;
+using quantloom::formats::Format;
+using quantloom::formats::TypeInfo;
+using quantloom::formats::TypeState;
+
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+using Floats = py::array_t<float, py::array::c_style>;
+
+// 64 KB of decoded values: what a thread takes at once.
+constexpr std::int64_t step = 16384;
+
+const TypeInfo& served_type(std::uint32_t id) {
+  const TypeInfo* info = quantloom::formats::type_info(id);
+  if (info == nullptr) {
+    throw Error(ErrorKind::invalid_argument, "tensor type " + std::to_string(id) + " is unknown",
+                "format");
+  }
+  if (info->state != TypeState::served) {
+    throw Error(ErrorKind::invalid_argument,
+                "there is no decoder for tensor type " + std::string(info->name), "format");
+  }
+  return *info;
+}
+
+Floats dequantize(const Bytes& blocks, std::uint32_t format, int threads) {
+  const TypeInfo& info = served_type(format);
+  const std::int64_t size = blocks.size();
+  if (size % info.bytes != 0) {
+    throw Error(ErrorKind::invalid_argument,
+                std::to_string(size) + " bytes are not whole " + info.name + " blocks of " +
+                    std::to_string(info.bytes) + " bytes",
+                "blocks", std::nullopt, info.bytes);
+  }
+  const std::int64_t elements = size / info.bytes * info.elements;
+  Floats values(elements);
+  const auto* source = reinterpret_cast<const std::byte*>(blocks.data());
+  float* target = values.mutable_data();
+  {
+    py::gil_scoped_release release;
+    quantloom::formats::parallel_ranges(
+        elements, step, threads, [&](std::int64_t begin, std::int64_t end) {
+          const std::int64_t first_byte = begin / info.elements * info.bytes;
+          (void)quantloom::formats::decode_row(static_cast<Format>(format), source + first_byte,
+                                               end - begin, target + begin);
+        });
+  }
+  return values;
+}
+
+const char* state_name(TypeState state) {
+  switch (state) {
+    case TypeState::served:
+      return "served";
+    case TypeState::known:
+      return "known";
+    case TypeState::removed:
+      return "removed";
+  }
+  return "";
+}
+
+py::list type_table() {
+  py::list table;
+  for (const TypeInfo& info : quantloom::formats::type_table()) {
+    table.append(
+        py::make_tuple(info.id, info.name, info.elements, info.bytes, state_name(info.state)));
+  }
+  return table;
+}
+
+}  // namespace
+
+void bind_formats(py::module_& m) {
+  m.def("type_table", &type_table,
+        "Every GGUF tensor type: (id, name, elements per block, bytes per block, state).");
+  m.def("dequantize", &dequantize, py::arg("blocks").noconvert(), py::arg("format"),
+        py::arg("threads") = 0,
+        "float32 values of the blocks in a contiguous uint8 array, as a flat array.");
+}

@@ -36,6 +36,8 @@ struct Weight {
   const void* blocks =
       nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
   const void* planes = nullptr;  // the same bits repacked for the GPU (kernels/); null on the CPU
+  bool looked_up = false;        // embed() reads single rows of it
+  bool multiplied = true;        // norm_project() and the like multiply by it
 };
 
 // out = x * transpose(weight) + bias, with x [tokens, weight.columns].
@@ -69,10 +71,9 @@ struct CacheLayer {
 
 // Consecutive positions of one sequence's tokens.
 struct Positions {
-  const std::int32_t* first =
-      nullptr;             // one integer in device memory: the position of the first token
-  std::int64_t count = 0;  // tokens in this call
-  std::int64_t bound = 0;  // host's upper bound of first + count, to size a launch
+  const std::int32_t* first = nullptr;  // device memory: the position of the first token
+  std::int64_t count = 0;               // tokens in this call
+  std::int64_t bound = 0;               // host's upper bound of *first + count, to size a launch
 };
 
 // Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
@@ -135,9 +136,10 @@ class Operations {
   // Errors: out_of_memory naming what was asked and what is free.
   virtual Buffer allocate(std::size_t bytes, const char* what) = 0;
   virtual void write(void* to, const void* host, std::size_t bytes) = 0;
-  virtual void read(void* host, const void* from,
-                    std::size_t bytes) = 0;  // waits for the work before it
-  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;  // inside the device
+  // read() waits for the work before it; write() leaves `host` free to change. copy() stays inside
+  // the device.
+  virtual void read(void* host, const void* from, std::size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void reserve(const Limits& limits) = 0;
   virtual void synchronize() = 0;
 

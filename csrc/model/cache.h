@@ -1,0 +1,35 @@
+// The keys and values that one sequence has been through, for all layers.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/architecture.h"
+#include "ops/operations.h"
+
+namespace quantloom::model {
+
+class Cache {
+ public:
+  // Errors: model where the head size does not suit the type (q8_0 needs a multiple of 32);
+  // out_of_memory.
+  Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheType type,
+        std::int64_t capacity);
+
+  std::span<const ops::CacheLayer> layers() const { return layers_; }
+  std::int64_t capacity() const { return capacity_; }
+  std::uint64_t bytes() const { return bytes_; }
+
+  // Bytes that a cache of this kind takes, without making it.
+  static std::uint64_t bytes_needed(const Hyperparameters& h, ops::CacheType type,
+                                    std::int64_t capacity);
+
+ private:
+  std::int64_t capacity_;
+  std::uint64_t bytes_;
+  ops::Buffer memory_;
+  std::vector<ops::CacheLayer> layers_;
+};
+
+}  // namespace quantloom::model

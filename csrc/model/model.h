@@ -1,0 +1,69 @@
+// A model that is ready to run: its weights on a device, and what makes sessions for it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "device/device.h"
+#include "loader/model_file.h"
+#include "model/architecture.h"
+#include "model/forward.h"
+#include "model/weights.h"
+#include "ops/operations.h"
+
+namespace quantloom::model {
+
+// Context where the caller names none: the model's own, up to this many tokens, so that a model
+// trained for 131,072 does not take tens of GB of cache unasked.
+inline constexpr std::int64_t default_context_length = 8192;
+
+struct LoadOptions {
+  device::Device device;
+  ops::Precision precision = ops::Precision::exact;
+  ops::CacheType cache_type = ops::CacheType::f16;
+  std::optional<std::int64_t> context_length;  // 1 to the model's own
+  std::optional<int> threads;                  // CPU threads; none: all cores
+  bool check_weights = true;                   // scan all scales for NaN and Inf
+};
+
+// Bytes done and in all; called often, also without progress; may throw to stop the load, which
+// then leaves nothing behind.
+using LoadProgress = ops::Progress;
+
+class Model {
+ public:
+  // Errors: model, gguf, device, out_of_memory, invalid_argument.
+  static std::shared_ptr<Model> load(std::shared_ptr<const loader::ModelFile> file,
+                                     const LoadOptions& options, const LoadProgress& progress);
+
+  const Description& description() const { return description_; }
+  const Hyperparameters& hyperparameters() const { return description_.hyperparameters; }
+  const loader::ModelFile& file() const { return *file_; }
+  const Weights& weights() const { return weights_; }
+  Network network() const { return {description_, weights_}; }
+  const LoadOptions& options() const { return options_; }
+  std::int64_t context_length() const { return context_length_; }
+  std::uint64_t weight_bytes() const { return weight_bytes_; }  // of all tensors it reads
+
+  // A stream of work of its own, for one session, with room for `tokens` per pass.
+  std::unique_ptr<ops::Operations> make_operations(std::int64_t tokens) const;
+
+ private:
+  Model() = default;
+
+  void upload_vectors(Binding& binding);
+
+  std::shared_ptr<const loader::ModelFile> file_;
+  LoadOptions options_;
+  Description description_;
+  std::int64_t context_length_ = 0;
+  std::uint64_t weight_bytes_ = 0;
+  std::unique_ptr<ops::Operations> operations_;  // placed the weights; outlives their buffers
+  std::vector<ops::Buffer> buffers_;
+  Weights weights_;
+};
+
+}  // namespace quantloom::model

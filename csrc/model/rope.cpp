@@ -1,0 +1,57 @@
+#include "model/rope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace quantloom::model {
+namespace {
+
+// The (fractional) pair that turns `rotations` times over the original context.
+double pair_of_rotations(const Hyperparameters& h, double rotations) {
+  const double wavelength = static_cast<double>(h.rope_original_context) / rotations;
+  return static_cast<double>(h.rope_dimensions) * std::log(wavelength / (2 * std::numbers::pi)) /
+         (2 * std::log(h.rope_base));
+}
+
+// 1 where YaRN keeps a pair's frequency, 0 where it divides it by the factor.
+double kept_share(const Hyperparameters& h, std::int64_t pair) {
+  const double low = std::max(0.0, std::floor(pair_of_rotations(h, h.rope_beta_fast)));
+  const double high = std::min(static_cast<double>(h.rope_dimensions - 1),
+                               std::ceil(pair_of_rotations(h, h.rope_beta_slow)));
+  const double along = (static_cast<double>(pair) - low) / std::max(0.001, high - low);
+  return (1 - std::clamp(along, 0.0, 1.0)) * h.rope_extrapolation;
+}
+
+}  // namespace
+
+std::vector<float> rope_table(const Hyperparameters& h, std::span<const float> factors,
+                              std::int64_t context) {
+  const std::int64_t pairs = h.rope_dimensions / 2;
+  const bool yarn = h.rope_scaling == RopeScaling::yarn and h.rope_extrapolation != 0;
+  double magnitude = h.rope_attention_factor * h.rope_yarn_attention_factor;
+  if (yarn) magnitude *= 1 + 0.1 * std::log(h.rope_factor);
+
+  std::vector<double> frequencies(static_cast<std::size_t>(pairs));
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    double frequency = std::pow(
+        h.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(h.rope_dimensions));
+    if (not factors.empty()) frequency /= factors[static_cast<std::size_t>(i)];
+    const double kept = yarn ? kept_share(h, i) : 0;
+    const double scale = h.rope_scaling == RopeScaling::none ? 1 : 1 / h.rope_factor;
+    frequencies[static_cast<std::size_t>(i)] = frequency * (scale * (1 - kept) + kept);
+  }
+
+  std::vector<float> result;
+  result.reserve(static_cast<std::size_t>(context * pairs * 2));
+  for (std::int64_t position = 0; position < context; ++position) {
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(position) * frequency;
+      result.push_back(static_cast<float>(std::cos(angle) * magnitude));
+      result.push_back(static_cast<float>(std::sin(angle) * magnitude));
+    }
+  }
+  return result;
+}
+
+}  // namespace quantloom::model

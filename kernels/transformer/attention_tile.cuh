@@ -1,0 +1,258 @@
+// The inner step of attention for one warp: 16 query rows against 16 cached positions with mma.m16n8k16.
+//
+// A sum over head dimensions or positions does not care for their order, so each thread reads 16 neighbouring bytes
+// of K or V from global memory straight into the fragment registers: no shared memory, no ldmatrix.
+// Thread (r = lane / 4, c = lane % 4) holds, for K, positions r and r + 8, dimensions (4j + c) * 8 .. + 7 of chunk j;
+// for V, positions 2c, 2c + 1, 2c + 8, 2c + 9, dimensions (8m + r) * 8 .. + 7 of group m.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "transformer/transformer.h"
+
+namespace quantloom::kernels {
+
+constexpr int tile_positions = 16;
+
+__device__ inline void mma(float c[4], const std::uint32_t a[4], std::uint32_t b0,
+                           std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline std::uint32_t pack(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&both);
+}
+
+// What a half misses of a float, as a half.
+__device__ inline float rest(float x) { return x - __half2float(__float2half_rn(x)); }
+
+// 8 int8 times a scale, as 8 halves.
+__device__ inline uint4 scale_int8(uint2 quants, __half scale) {
+  uint4 out;
+  const std::uint32_t words[2] = {quants.x ^ 0x80808080u, quants.y ^ 0x80808080u};
+  std::uint32_t* to = &out.x;
+  const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
+  const __half2 both = __half2half2(scale);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    // A byte under 0x64 is the half 1024 + byte.
+    const std::uint32_t raw =
+        __byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362);
+    const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), both);
+    to[i] = *reinterpret_cast<const std::uint32_t*>(&value);
+  }
+  return out;
+}
+
+template <int head_size, bool q8_0>
+struct AttentionTile {
+  static_assert(head_size % 32 == 0 && head_size <= 128);
+  static constexpr int key_chunks = head_size / 32;
+  static constexpr int value_chunks = head_size / 8;
+  static constexpr int value_groups = (value_chunks + 7) / 8;
+
+  float out[value_groups][8][4] = {};
+  float peak[2] = {-INFINITY, -INFINITY};  // rows r and r + 8
+  float mass[2] = {0, 0};                  // of this thread's positions only, until finish()
+
+  static __device__ uint4 read(const void* plane, const void* scales, std::int64_t row,
+                               int dimension) {
+    if constexpr (q8_0) {
+      const uint2 quants = __ldg(reinterpret_cast<const uint2*>(
+          static_cast<const std::int8_t*>(plane) + row * head_size + dimension));
+      return scale_int8(quants, __ldg(static_cast<const __half*>(scales) +
+                                      row * (head_size / 32) + dimension / 32));
+    } else {
+      return __ldg(reinterpret_cast<const uint4*>(static_cast<const __half*>(plane) +
+                                                  row * head_size + dimension));
+    }
+  }
+
+  // One tile of positions begin .. begin + 15; `last` is the highest that may be read.
+  // `mask(row_half, position)` says whether row r + 8 * row_half sees it. In split mode rows 8 .. 15 carry what
+  // halves miss of rows 0 .. 7, so products have 22 bits.
+  template <bool split, class Mask>
+  __device__ void step(const std::uint32_t (&q)[2 * key_chunks][4], const Cache& cache, int kv_head,
+                       std::int64_t begin, std::int64_t last, float cap, float cap_scale,
+                       Mask mask) {
+    const int lane = threadIdx.x % 32;
+    const int r = lane / 4;
+    const int c = lane % 4;
+    const std::int64_t base = kv_head * cache.capacity;
+    const auto clamp = [&](std::int64_t position) {
+      return base + (position < last ? position : last);
+    };
+
+    uint4 keys[2][key_chunks];
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+      for (int j = 0; j < key_chunks; ++j) {
+        keys[tile][j] = read(cache.keys, cache.key_scales, clamp(begin + 8 * tile + r),
+                             (4 * j + c) * 8);
+      }
+    }
+    uint4 values[4][value_groups];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int m = 0; m < value_groups; ++m) {
+        const int chunk = 8 * m + r;
+        values[i][m] = chunk < value_chunks
+                           ? read(cache.values, cache.value_scales,
+                                  clamp(begin + 2 * c + i % 2 + 8 * (i / 2)), chunk * 8)
+                           : uint4{0, 0, 0, 0};
+      }
+    }
+
+    float score[2][4] = {};
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+      for (int j = 0; j < key_chunks; ++j) {
+        mma(score[tile], q[2 * j], keys[tile][j].x, keys[tile][j].y);
+        mma(score[tile], q[2 * j + 1], keys[tile][j].z, keys[tile][j].w);
+      }
+    }
+
+    constexpr int halves = split ? 1 : 2;
+    float weight[2][4];
+#pragma unroll
+    for (int half = 0; half < halves; ++half) {
+      float top = peak[half];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float s = score[tile][2 * half + i];
+          if constexpr (split) s += score[tile][2 + i];
+          if (cap > 0.0f) s = cap * tanhf(s / cap) * cap_scale;
+          if (!mask(half, begin + 8 * tile + 2 * c + i)) s = -INFINITY;
+          score[tile][2 * half + i] = s;
+          top = fmaxf(top, s);
+        }
+      }
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      const float origin = top == -INFINITY ? 0.0f : top;
+      const float shrink = exp2f(peak[half] - origin);
+      if (__any_sync(0xffffffffu, top != peak[half])) {
+        mass[half] *= shrink;
+#pragma unroll
+        for (int m = 0; m < value_groups; ++m) {
+#pragma unroll
+          for (int e = 0; e < 8; ++e) {
+            out[m][e][2 * half] *= shrink;
+            out[m][e][2 * half + 1] *= shrink;
+            if constexpr (split) {
+              out[m][e][2] *= shrink;
+              out[m][e][3] *= shrink;
+            }
+          }
+        }
+      }
+      peak[half] = top;
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float p = exp2f(score[tile][2 * half + i] - origin);
+          weight[tile][2 * half + i] = p;
+          mass[half] += p;
+        }
+      }
+    }
+
+    std::uint32_t p[4];
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      p[2 * tile] = pack(weight[tile][0], weight[tile][1]);
+      if constexpr (split) {
+        p[2 * tile + 1] = pack(rest(weight[tile][0]), rest(weight[tile][1]));
+      } else {
+        p[2 * tile + 1] = pack(weight[tile][2], weight[tile][3]);
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < value_groups; ++m) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        const auto half_at = [&](int i) {
+          const uint4& v = values[i][m];
+          return e < 2 ? v.x : e < 4 ? v.y : e < 6 ? v.z : v.w;
+        };
+        constexpr std::uint32_t even = 0x5410;
+        constexpr std::uint32_t odd = 0x7632;
+        const std::uint32_t selector = e % 2 == 0 ? even : odd;
+        mma(out[m][e], p, __byte_perm(half_at(0), half_at(1), selector),
+            __byte_perm(half_at(2), half_at(3), selector));
+      }
+    }
+  }
+
+  // Sums the mass over the row's four threads.
+  __device__ void finish() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      mass[half] += __shfl_xor_sync(0xffffffffu, mass[half], 1);
+      mass[half] += __shfl_xor_sync(0xffffffffu, mass[half], 2);
+    }
+  }
+
+  // f(dimension, value) for the two columns of each output tile of row r + 8 * half that this thread holds.
+  template <bool split, class Function>
+  __device__ void for_each_output(int half, Function f) const {
+    const int c = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < value_groups; ++m) {
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int chunk = 8 * m + 2 * c + i;
+          if (chunk >= value_chunks) continue;
+          float value = out[m][e][2 * half + i];
+          if constexpr (split) value += out[m][e][2 + i];
+          f(chunk * 8 + e, value);
+        }
+      }
+    }
+  }
+};
+
+// Query fragments of one row pair: `row(half)` gives the row's head_size floats or null.
+template <int head_size, bool split, class Row>
+__device__ void load_queries(std::uint32_t (&q)[head_size / 16][4], float scale, Row row) {
+  const int c = threadIdx.x % 4;
+#pragma unroll
+  for (int j = 0; j < head_size / 32; ++j) {
+    float x[2][8] = {};
+#pragma unroll
+    for (int half = 0; half < (split ? 1 : 2); ++half) {
+      const float* source = row(half);
+      if (source != nullptr) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) x[half][i] = source[(4 * j + c) * 8 + i] * scale;
+      }
+    }
+    if constexpr (split) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[1][i] = rest(x[0][i]);
+    }
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        q[2 * j + k][half] = pack(x[half][4 * k], x[half][4 * k + 1]);
+        q[2 * j + k][2 + half] = pack(x[half][4 * k + 2], x[half][4 * k + 3]);
+      }
+    }
+  }
+}
+
+}  // namespace quantloom::kernels

@@ -54,7 +54,8 @@ struct SamplerParameters {
 
 enum class ChoiceStatus : std::int32_t {
   chosen,
-  not_finite,  // a raw logit is NaN or infinite; `token` is the lowest such id
+  not_finite,  // a raw logit is NaN or infinite (`token` is the lowest such id), or the highest is
+               // after step 3
   none_left,   // every candidate has a bias of -inf
 };
 

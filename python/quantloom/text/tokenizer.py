@@ -1,0 +1,442 @@
+"""`Tokenizer`: text to token ids and back, from nothing but the metadata of a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
+from quantloom.text import spm
+from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, find_pre_tokenizer
+from quantloom.text.vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    Vocabulary,
+    read_vocabulary,
+)
+
+if TYPE_CHECKING:
+    from quantloom.text.chat import ChatTemplate
+    from quantloom.text.streaming import StreamDecoder
+
+# Texts by which models of today mark the end of a turn or of the text, where no key names them.
+_END_TEXTS = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<end_of_utterance>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<turn|>",
+    "<|fim_pad|>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+# Short enough to be plain text: they end a text only where the file marks them as special.
+_END_TEXTS_IF_SPECIAL = ("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[")
+_END_OF_TURN_TEXTS = _END_TEXTS[:6]
+# With these in the vocabulary <|end|> closes a message of several, not the answer.
+_MESSAGE_MARKS = (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"))
+
+_SPECIAL_TYPES = (CONTROL, UNKNOWN)
+_PARSED_TYPES = (CONTROL, UNKNOWN, USER_DEFINED)
+# Special tokens of Phi-3 take the white space that follows; no metadata key says so.
+_STRIPPING_MODELS = ("phi-3", "phi3")
+_NOT_STRIPPING = ("<unk>", "<s>", "<|endoftext|>")
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Made by :meth:`from_gguf` or :meth:`from_metadata`; safe to share between threads.
+
+    Attributes:
+        model: "gpt2", "llama" or "no_vocab", as `tokenizer.ggml.model` says.
+        pre: name of the pre-tokenizer, or None.
+        vocab_size: number of token ids.
+        bos_id, eos_id, eot_id, eom_id, unknown_id, padding_id: ids, or None.
+        stop_ids: every id that ends a generation.
+        add_bos, add_eos: whether `encode` puts these around the text.
+        chat_templates: sources of the file's chat templates by name; the unnamed one is "default".
+    """
+
+    def __init__(self, vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> None:
+        self._vocabulary = vocabulary
+        self.model = vocabulary.model
+        self.pre = vocabulary.pre
+        self.vocab_size = vocabulary.vocab_size
+        special = vocabulary.special
+        self.bos_id = special.get("bos")
+        self.eos_id = special.get("eos")
+        self.eom_id = special.get("eom", vocabulary.ids.get("<|eom_id|>"))
+        self.unknown_id = special.get("unknown")
+        self.padding_id = special.get("padding")
+        self._mark_ends()
+        found = (vocabulary.ids[text] for text in _END_OF_TURN_TEXTS if text in vocabulary.ids)
+        self.eot_id = special.get("eot", next(found, None))
+        self.stop_ids = self._find_stop_ids()
+
+        self._engine: ByteLevelMerges | spm.ScoreMerges | None = None
+        add_bos = vocabulary.model == "llama"
+        if vocabulary.model == "gpt2":
+            row = find_pre_tokenizer(vocabulary.pre)
+            self._engine = ByteLevelMerges(vocabulary, row)
+            # A default of the name, not of the file: it cannot ask for a token that is not there.
+            add_bos = row.add_bos and self.bos_id is not None
+        elif vocabulary.model == "llama":
+            self._engine = spm.ScoreMerges(vocabulary)
+        self.add_bos = add_bos if vocabulary.add_bos is None else vocabulary.add_bos
+        self.add_eos = bool(vocabulary.add_eos)
+        self._alphabet = byte_alphabet()
+        self._bytes: dict[int, bytes] = {}
+        self._special_pattern = self._parser(_PARSED_TYPES)
+        self._user_pattern = self._parser((USER_DEFINED,))
+        name = str(metadata.get("general.name", "")).lower()
+        self._strips = any(mark in name for mark in _STRIPPING_MODELS)
+        self.chat_templates = _chat_templates(metadata)
+        self._compiled: dict[str, ChatTemplate] = {}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], *, pre: str | None = None) -> Tokenizer:
+        """Builds the tokenizer from a mapping of GGUF keys to plain Python values.
+
+        Args:
+            metadata: str, int, float, bool and lists of them, by key.
+            pre: name of a pre-tokenizer to use in place of the file's `tokenizer.ggml.pre`.
+
+        Raises:
+            TokenizerError: a key is missing or wrong (`subject` is the key, `limit` the bound), or
+                the tokenizer or the pre-tokenizer is not one that quantloom serves.
+        """
+        vocabulary = read_vocabulary(metadata)
+        if pre is not None:
+            vocabulary = replace(vocabulary, pre=pre)
+        return cls(vocabulary, metadata)
+
+    @classmethod
+    def from_gguf(cls, path: str | os.PathLike[str], *, pre: str | None = None) -> Tokenizer:
+        """Builds the tokenizer of a GGUF file; the file may hold no weights.
+
+        Raises:
+            GGUFError: the file is not valid GGUF.
+            TokenizerError: as in :meth:`from_metadata`.
+        """
+        import quantloom
+
+        with quantloom.open(path) as file:
+            return cls.from_metadata(file.metadata, pre=pre)
+
+    @property
+    def chat_template(self) -> str | None:
+        """Source of the file's unnamed chat template, or None."""
+        return self.chat_templates.get("default")
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        pre = f", pre={self.pre!r}" if self.model == "gpt2" else ""
+        return f"Tokenizer(model={self.model!r}{pre}, vocab_size={self.vocab_size})"
+
+    def encode(
+        self, text: str, add_special: bool = True, parse_special: bool = True
+    ) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: any text; NUL is a character like others.
+            add_special: put BOS and EOS around the text where the file asks for them.
+            parse_special: read control tokens such as "<|im_end|>" inside the text as tokens. With
+                False they are plain text; user-defined tokens are read either way.
+
+        Raises:
+            TokenizerError: the text has a lone surrogate, or the vocabulary cannot write it, or
+                the file has no vocabulary.
+        """
+        if not isinstance(text, str):
+            raise InvalidArgument(
+                f"text must be a string, not {type(text).__name__}", subject="text"
+            )
+        if self._engine is None:
+            self._refuse()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"text has a lone surrogate U+{ord(text[error.start]):04X} at character "
+                f"{error.start}, which no encoding of Unicode can hold",
+                subject="text",
+                limit=error.start,
+            ) from None
+        ids: list[int] = []
+        if add_special and self.add_bos and self.bos_id is not None:
+            ids.append(self.bos_id)
+        self._encode_into(ids, text, self._special_pattern if parse_special else self._user_pattern)
+        if add_special and self.add_eos and self.eos_id is not None:
+            ids.append(self.eos_id)
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            ids: token ids.
+            skip_special: leave out control and unknown tokens; with False their names are written.
+
+        Raises:
+            InvalidArgument: an id is no integer or outside the vocabulary.
+        """
+        data = self.decode_bytes(ids, skip_special=skip_special)
+        return data.decode("utf-8", errors="replace")
+
+    def decode_bytes(
+        self,
+        ids: Iterable[int],
+        skip_special: bool = True,
+        *,
+        previous: int | None = None,
+    ) -> bytes:
+        """Bytes of token ids.
+
+        A SentencePiece vocabulary with a space prefix loses one space where text begins: at the
+        start, and behind a special token.
+
+        Args:
+            ids: token ids.
+            skip_special: leave out control and unknown tokens.
+            previous: the token before the first of `ids`, when they continue others.
+        """
+        types = self._vocabulary.types
+        parts: list[bytes] = []
+        for index in ids:
+            piece = self.token_bytes(index)
+            special = types[index] in _SPECIAL_TYPES
+            if not (special and skip_special):
+                parts.append(self._at_start(piece, index, previous))
+            previous = index
+        return b"".join(parts)
+
+    def stream_decoder(
+        self, *, skip_special: bool = True, previous: int | None = None
+    ) -> StreamDecoder:
+        """A decoder that takes ids one by one and never gives half a character."""
+        from quantloom.text.streaming import StreamDecoder
+
+        return StreamDecoder(self, skip_special=skip_special, previous=previous)
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes one token stands for; a special token stands for its name.
+
+        Raises:
+            InvalidArgument: the id is outside the vocabulary.
+        """
+        known = self._bytes.get(index)
+        if known is None:
+            self._check_id(index)
+            known = self._bytes[index] = self._spell(index)
+        return known
+
+    def token_text(self, index: int) -> str:
+        """A token as the file writes it."""
+        self._check_id(index)
+        return self._vocabulary.tokens[index]
+
+    def token_id(self, text: str) -> int | None:
+        """Id of the token that the file writes as `text`, or None."""
+        return self._vocabulary.ids.get(text)
+
+    def is_special(self, index: int) -> bool:
+        """Whether a token is of type control or unknown, and so no part of the text."""
+        self._check_id(index)
+        return self._vocabulary.types[index] in _SPECIAL_TYPES
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """The prompt that the file's chat template makes of messages.
+
+        Encode it with `add_special=False`: templates write BOS themselves.
+
+        Args:
+            messages: mappings with "role" and "content" (a string or a list of text parts).
+            add_generation_prompt: end with the words that open the assistant's answer.
+            tools: JSON descriptions of functions that the model may call.
+            template: name of one of `chat_templates`; by default "tool_use" when there are tools
+                and the file has it, or else "default".
+            variables: further variables of the template.
+
+        Raises:
+            InvalidArgument: the messages are not of that form.
+            TemplateError: the file has no chat template, or it fails or passes a cap.
+        """
+        name = template or ("tool_use" if tools and "tool_use" in self.chat_templates else "default")
+        return self._template(name).render(
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, **variables
+        )
+
+    def _template(self, name: str) -> ChatTemplate:
+        from quantloom.text.chat import ChatTemplate
+
+        if name not in self._compiled:
+            if name not in self.chat_templates:
+                there = ", ".join(sorted(self.chat_templates)) or "none"
+                raise TemplateError(
+                    f"the file has no chat template {name!r} (it has: {there}); "
+                    "give a plain prompt instead of messages",
+                    subject="tokenizer.chat_template",
+                )
+            special = self._vocabulary.special
+            tokens = self._vocabulary.tokens
+            self._compiled[name] = ChatTemplate(
+                self.chat_templates[name],
+                bos_token=tokens[special["bos"]] if "bos" in special else "",
+                eos_token=tokens[special["eos"]] if "eos" in special else "",
+                variables={
+                    f"{word}_token": tokens[special[role]]
+                    for role, word in (("unknown", "unk"), ("padding", "pad"))
+                    if role in special
+                },
+            )
+        return self._compiled[name]
+
+    def _refuse(self) -> None:
+        raise TokenizerError(
+            "the file has no vocabulary (tokenizer.ggml.model is no_vocab): "
+            "give and take token ids instead of text",
+            subject="tokenizer.ggml.model",
+        )
+
+    def _check_id(self, index: int) -> None:
+        if self.model == "no_vocab":
+            self._refuse()
+        try:
+            inside = 0 <= index.__index__() < self.vocab_size
+        except AttributeError:
+            raise InvalidArgument(
+                f"a token id must be an integer, not {type(index).__name__}", subject="ids"
+            ) from None
+        if not inside:
+            raise InvalidArgument(
+                f"token id {index} is outside the vocabulary of {self.vocab_size} tokens",
+                subject="ids",
+                limit=self.vocab_size,
+            )
+
+    def _spell(self, index: int) -> bytes:
+        text = self._vocabulary.tokens[index]
+        kind = self._vocabulary.types[index]
+        if kind == BYTE:
+            return bytes((int(text[3:5], 16),))
+        if kind in _PARSED_TYPES:
+            return text.encode(errors="replace")
+        if self.model == "llama":
+            return text.replace(spm.SPACE, " ").encode(errors="replace")
+        try:
+            return bytes(map(self._alphabet.__getitem__, text))
+        except KeyError:
+            return text.encode(errors="replace")
+
+    def _at_start(self, piece: bytes, index: int, previous: int | None) -> bytes:
+        types = self._vocabulary.types
+        if (
+            self._vocabulary.add_space_prefix
+            and self.model == "llama"
+            and (previous is None or types[previous] in _PARSED_TYPES)
+            and types[index] not in _PARSED_TYPES
+        ):
+            return piece.removeprefix(b" ")
+        return piece
+
+    def _parser(self, kinds: tuple[int, ...]) -> re.Pattern[str] | None:
+        vocabulary = self._vocabulary
+        texts = [
+            text for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
+            if kind in kinds and text
+        ]
+        if not texts:
+            return None
+        texts.sort(key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)))
+
+    def _encode_into(self, ids: list[int], text: str, pattern: re.Pattern[str] | None) -> None:
+        position = 0
+        for match in pattern.finditer(text) if pattern else ():
+            if match.start() < position:
+                continue
+            if match.start() > position:
+                self._encode_plain(ids, text[position : match.start()])
+            ids.append(self._vocabulary.ids[match[0]])
+            position = match.end()
+            if self._strips and match[0] not in _NOT_STRIPPING:
+                while position < len(text) and text[position].isspace():
+                    position += 1
+        if position < len(text):
+            self._encode_plain(ids, text[position:])
+
+    def _encode_plain(self, ids: list[int], text: str) -> None:
+        if self.model == "llama":
+            if self._vocabulary.remove_extra_whitespaces:
+                text = re.sub(" +", " ", text).strip(" ")
+            if self._vocabulary.add_space_prefix and text:
+                text = " " + text
+            text = text.replace(" ", spm.SPACE)
+        if self._engine is not None:
+            ids += self._engine.encode(text)
+
+    def _mark_ends(self) -> None:
+        """Gives the type control to tokens that end a turn but are not marked so in the file."""
+        vocabulary = self._vocabulary
+        for text in _END_TEXTS:
+            index = vocabulary.ids.get(text)
+            if index is not None and vocabulary.types[index] in (0, NORMAL):
+                vocabulary.types[index] = CONTROL
+
+    def _find_stop_ids(self) -> frozenset[int]:
+        vocabulary = self._vocabulary
+        ids = vocabulary.ids
+        stops = {ids[text] for text in _END_TEXTS if text in ids}
+        stops |= {
+            ids[text]
+            for text in _END_TEXTS_IF_SPECIAL
+            if text in ids and vocabulary.types[ids[text]] in _PARSED_TYPES
+        }
+        roles = ("eos", "eot", "eom", "fim_pad", "fim_repository", "fim_separator")
+        stops |= {vocabulary.special[role] for role in roles if role in vocabulary.special}
+        if any(all(mark in ids for mark in marks) for marks in _MESSAGE_MARKS):
+            stops.discard(ids.get("<|end|>", -1))
+        return frozenset(stops)
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    key = "tokenizer.chat_template"
+    templates: dict[str, str] = {}
+    for name, value in metadata.items():
+        if name != key and not name.startswith(key + "."):
+            continue
+        if not isinstance(value, str):
+            raise TokenizerError(
+                f"{name} must be a string, not {type(value).__name__}", subject=name
+            )
+        templates[name[len(key) + 1 :] or "default"] = value
+    return templates

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "base/quote.h"
 
 namespace quantloom {
 
@@ -33,15 +34,18 @@ class Cursor {
   std::uint64_t offset() const { return offset_; }
   std::uint64_t remaining() const { return bytes_.size() - offset_; }
 
+  // The key or tensor that errors name; a view that must stay valid until it is replaced.
+  void set_subject(std::string_view subject) { subject_ = subject; }
+
   // The next little-endian T.
   // Errors: gguf naming `what`, the offset and the bytes left, when fewer than sizeof(T) are left.
   template <typename T>
-  T read(std::string_view what) {
+  T read(const char* what) {
     return load_unaligned<T>(take(sizeof(T), what).data());
   }
 
   // The next `count` bytes, not copied. Errors: as for read.
-  std::span<const std::byte> take(std::uint64_t count, std::string_view what) {
+  std::span<const std::byte> take(std::uint64_t count, const char* what) {
     if (count > remaining()) fail(count, what);
     const auto taken =
         bytes_.subspan(static_cast<std::size_t>(offset_), static_cast<std::size_t>(count));
@@ -50,16 +54,18 @@ class Cursor {
   }
 
  private:
-  [[noreturn]] void fail(std::uint64_t count, std::string_view what) const {
+  [[noreturn]] void fail(std::uint64_t count, const char* what) const {
+    const std::string place = subject_.empty() ? "" : " of " + in_quotes(subject_);
     throw Error(ErrorKind::gguf,
-                "the file ends inside " + std::string(what) + ": " + std::to_string(count) +
-                    " bytes wanted at byte " + std::to_string(offset_) + ", " +
-                    std::to_string(remaining()) + " left",
-                std::string(what), offset_, remaining());
+                "the file ends inside the " + std::string(what) + place + ": " +
+                    std::to_string(count) + " bytes wanted at byte " + std::to_string(offset_) +
+                    ", " + std::to_string(remaining()) + " left",
+                subject_.empty() ? what : shortened(subject_), offset_, remaining());
   }
 
   std::span<const std::byte> bytes_;
   std::uint64_t offset_ = 0;
+  std::string_view subject_;
 };
 
 }  // namespace quantloom

@@ -44,8 +44,9 @@ struct TensorInfo {
   std::vector<std::int64_t> dimensions;  // 1 to 4, each at least 1; dimensions[0] is the row length
   std::uint64_t elements;                // product of the dimensions, fits int64
   std::uint64_t bytes;
-  std::uint64_t offset;  // of the first byte, from the start of the shard's file
-  std::uint32_t shard;   // 0 unless the file is split
+  std::uint64_t offset;         // of the first byte, from the start of the shard's file
+  std::uint64_t record_offset;  // of its entry in the shard's table
+  std::uint32_t shard = 0;      // 0 unless the file is split
 
   std::int64_t columns() const { return dimensions[0]; }
   std::int64_t rows() const { return static_cast<std::int64_t>(elements) / dimensions[0]; }
@@ -69,10 +70,6 @@ class NameIndex {
 
 class File {
  public:
-  // Both throw Error(gguf) for duplicate names. parse() and merge() are the usual way to get a
-  // File.
-  File(std::uint32_t version, std::uint32_t alignment, std::vector<KeyValue> metadata,
-       std::vector<TensorInfo> tensors, std::uint64_t data_offset, bool has_data);
   File(File&&) = default;
   File& operator=(File&&) = default;
   File(const File&) = delete;  // the indices view into this object's own tensor names
@@ -114,7 +111,12 @@ class File {
   std::vector<T> require_array(std::string_view key) const;
 
  private:
+  friend class Parser;
   friend File merge(std::vector<File> shards);
+
+  // Errors, here and in set_tensors: gguf for a duplicate name.
+  File(std::uint32_t version, std::vector<KeyValue> metadata);
+  void set_tensors(std::vector<TensorInfo> tensors);
 
   const KeyValue* record(std::string_view key) const;
   [[noreturn]] static void fail_missing(std::string_view key);
@@ -123,8 +125,8 @@ class File {
   std::uint32_t alignment_;
   std::vector<KeyValue> metadata_;
   std::vector<TensorInfo> tensors_;
-  std::uint64_t data_offset_;
-  bool has_data_;
+  std::uint64_t data_offset_ = 0;
+  bool has_data_ = true;
   NameIndex key_index_;
   NameIndex tensor_index_;
 };

@@ -9,12 +9,10 @@
 #include <vector>
 
 #include "gguf/file.h"
+#include "gguf/split.h"
 #include "loader/mapped_file.h"
 
 namespace quantloom::loader {
-
-// Shards that one model may have; the largest published ones have about 200.
-inline constexpr std::uint32_t max_shards = 1024;
 
 class ModelFile {
  public:
@@ -25,8 +23,7 @@ class ModelFile {
   // not belong together. The message names the file.
   static std::shared_ptr<const ModelFile> open(const std::filesystem::path& path);
 
-  // Metadata of the first shard (without the split.* keys' effect on the others) and the tensors
-  // of all of them, in order.
+  // The metadata of the first shard and the tensors of all of them, in order.
   const gguf::File& file() const { return file_; }
 
   const std::filesystem::path& path() const { return shards_.front().path(); }

@@ -6,18 +6,22 @@
 #include <optional>
 #include <span>
 
+#include "formats/types.h"
 #include "gguf/file.h"
 
 namespace quantloom::loader {
 
-// Index of the first block whose scale or minimum (or, for F32, F16, BF16 and F64, whose value) is
-// NaN or Inf. Reads only the blocks in [first_block, first_block + block_count), so that callers
-// can divide a tensor among threads. `bytes` are the tensor's. nullopt for integer types.
+// Index of the first block in [first_block, first_block + block_count) whose scale or minimum (for
+// F32, F16 and BF16: whose value) is NaN or Inf, so that callers can divide a tensor among threads.
+// `bytes` are the whole tensor's. nullopt for types that are not served (TypeState).
 std::optional<std::uint64_t> find_non_finite(const formats::TypeInfo& type,
                                              std::span<const std::byte> bytes,
                                              std::uint64_t first_block, std::uint64_t block_count);
 
-// The whole tensor. Errors: gguf naming the tensor and the byte offset of the block in its file.
+// Errors: gguf naming the tensor, its type, and the byte offset of block `block` in its file.
+[[noreturn]] void fail_non_finite(const gguf::TensorInfo& tensor, std::uint64_t block);
+
+// Scans the whole tensor. Errors: as fail_non_finite.
 void require_finite(const gguf::TensorInfo& tensor, std::span<const std::byte> bytes);
 
 }  // namespace quantloom::loader

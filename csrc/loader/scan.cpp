@@ -1,0 +1,85 @@
+#include "loader/scan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
+#include "base/quote.h"
+#include "formats/list.h"
+
+namespace quantloom::loader {
+namespace {
+
+// Exponent all ones: comparing bits lets the compiler vectorize where isfinite() would not.
+bool is_finite(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return (bits & 0x7F800000u) != 0x7F800000u;
+}
+
+template <class F>
+bool block_is_finite(const std::byte* source) {
+  typename F::Block block;
+  std::memcpy(&block, source, sizeof(block));
+  if constexpr (F::quantized) {
+    // In every format the factors that can be NaN or Inf are shared by all groups of a block, and
+    // even times a group scale of 0 they give NaN: group 0 tells for all.
+    const formats::Affine affine = F::affine(block, 0);
+    return is_finite(affine.scale) && is_finite(affine.offset);
+  } else {
+    return is_finite(F::decode(block));
+  }
+}
+
+// Strides of 64 blocks without a branch in between, then the exact place.
+template <class F>
+std::optional<std::uint64_t> scan(const std::byte* source, std::uint64_t first, std::uint64_t end) {
+  constexpr std::uint64_t stride = 64;
+  while (first < end) {
+    const std::uint64_t stop = first + std::min(stride, end - first);
+    bool finite = true;
+    for (std::uint64_t i = first; i < stop; ++i) {
+      finite &= block_is_finite<F>(source + i * F::bytes);
+    }
+    if (not finite) {
+      while (block_is_finite<F>(source + first * F::bytes)) ++first;
+      return first;
+    }
+    first = stop;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::uint64_t> find_non_finite(const formats::TypeInfo& type,
+                                             std::span<const std::byte> bytes,
+                                             std::uint64_t first_block, std::uint64_t block_count) {
+  if (type.state != formats::TypeState::served) return std::nullopt;
+  const std::uint64_t blocks = bytes.size() / type.bytes;
+  const std::uint64_t first = std::min(first_block, blocks);
+  const std::uint64_t end = first + std::min(block_count, blocks - first);
+  return formats::visit_format(
+      static_cast<formats::Format>(type.id),
+      [&](auto format) { return scan<decltype(format)>(bytes.data(), first, end); },
+      [] { return std::optional<std::uint64_t>(); });
+}
+
+void fail_non_finite(const gguf::TensorInfo& tensor, std::uint64_t block) {
+  const std::uint64_t offset = tensor.offset + block * tensor.type->bytes;
+  throw Error(ErrorKind::gguf,
+              "tensor " + in_quotes(tensor.name) + " (" + tensor.type->name +
+                  ") has NaN or Inf in block " + std::to_string(block) + " at byte " +
+                  std::to_string(offset),
+              tensor.name, offset);
+}
+
+void require_finite(const gguf::TensorInfo& tensor, std::span<const std::byte> bytes) {
+  const std::uint64_t blocks = tensor.elements / tensor.type->elements;
+  if (const auto block = find_non_finite(*tensor.type, bytes, 0, blocks)) {
+    fail_non_finite(tensor, *block);
+  }
+}
+
+}  // namespace quantloom::loader

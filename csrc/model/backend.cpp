@@ -6,9 +6,8 @@
 namespace quantloom::model {
 
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
-                                                 ops::Precision precision,
-                                                 std::optional<int> threads) {
-  if (device.type == device::DeviceType::cpu) return cpu::make_operations(precision, threads);
+                                                 ops::Precision precision) {
+  if (device.type == device::DeviceType::cpu) return cpu::make_operations(precision);
   throw Error(ErrorKind::device,
               "device '" + device::to_string(device) +
                   "' is not there: this build of quantloom has no CUDA part",

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
-#include <thread>
 
 #include "base/error.h"
+#include "base/thread_pool.h"
 #include "formats/decode.h"
 #include "model/backend.h"
 #include "model/cache.h"
@@ -61,7 +61,7 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   Cache::bytes_needed(model->hyperparameters(), options.cache_type, model->context_length_);
   for (const gguf::TensorInfo* tensor : binding->tensors) model->weight_bytes_ += tensor->bytes;
 
-  model->operations_ = model::make_operations(options.device, options.precision, options.threads);
+  model->operations_ = model::make_operations(options.device, options.precision);
   const std::uint64_t passes = options.check_weights ? 2 : 1;
   const std::uint64_t total = passes * model->weight_bytes_;
   const auto report = [&](std::uint64_t before) -> ops::Progress {
@@ -71,8 +71,7 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   };
   model->file_->check_unchanged();
   if (options.check_weights) {
-    const int all = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    check_finite(*model->file_, binding->tensors, options.threads.value_or(all), report(0));
+    check_finite(*model->file_, binding->tensors, thread_count(), report(0));
   }
   model->buffers_ =
       model->operations_->place(binding->matrices, report((passes - 1) * model->weight_bytes_));
@@ -111,7 +110,7 @@ void Model::upload_vectors(Binding& binding) {
 }
 
 std::unique_ptr<ops::Operations> Model::make_operations(std::int64_t tokens) const {
-  auto operations = model::make_operations(options_.device, options_.precision, options_.threads);
+  auto operations = model::make_operations(options_.device, options_.precision);
   const Hyperparameters& h = hyperparameters();
   operations->reserve(
       {.tokens = tokens,

@@ -25,7 +25,6 @@ struct LoadOptions {
   ops::Precision precision = ops::Precision::exact;
   ops::CacheType cache_type = ops::CacheType::f16;
   std::optional<std::int64_t> context_length;  // 1 to the model's own
-  std::optional<int> threads;                  // CPU threads; none: all cores
   bool check_weights = true;                   // scan all scales for NaN and Inf
 };
 

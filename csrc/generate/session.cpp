@@ -1,0 +1,413 @@
+#include "generate/session.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace quantloom::generate {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Steps that a GPU is given before the host reads the first one's token. The CPU gets one: what it
+// computes past a stop is lost time.
+constexpr std::int64_t steps_ahead_gpu = 4;
+// Bounds of attention launches, so that a recorded step serves this many positions.
+constexpr std::int64_t bound_step = 256;
+constexpr std::int32_t result_slots = 16;
+static_assert(result_slots > steps_ahead_gpu);
+// Rows of logits that logits() holds at a time.
+constexpr std::int64_t logits_rows = 32;
+
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+}  // namespace
+
+// The members' order matters: memory is freed before the operations that allocated it.
+struct Session::Device {
+  Device(const model::Model& model, std::int64_t capacity, std::int64_t chunk)
+      : operations(model.make_operations(chunk)),
+        workspace(*operations, model.network(), chunk),
+        cache(*operations, model.hyperparameters(), model.options().cache_type, capacity),
+        logits_memory(operations->allocate(
+            static_cast<std::size_t>(model.hyperparameters().vocabulary) * sizeof(float),
+            "logits")),
+        // first, token, history
+        state(operations->allocate(static_cast<std::size_t>(capacity + 3) * sizeof(std::int32_t),
+                                   "tokens of a sequence")),
+        parameters_memory(
+            operations->allocate(sizeof(ops::SamplerParameters), "sampler parameters")),
+        results_memory(
+            operations->allocate_shared(result_slots * sizeof(ops::Choice), "sampled tokens")) {}
+
+  std::unique_ptr<ops::Operations> operations;
+  model::Workspace workspace;
+  model::Cache cache;
+  ops::Buffer logits_memory;
+  ops::Buffer state;
+  ops::Buffer parameters_memory;
+  ops::Buffer bias_memory;
+  ops::Buffer results_memory;
+
+  // Nothing may run on memory that is about to go. A device that failed has nothing running.
+  ~Device() {
+    try {
+      operations->synchronize();
+    } catch (const Error&) {
+    }
+  }
+
+  float* logits() const { return static_cast<float*>(logits_memory.get()); }
+  std::int32_t* first() const { return static_cast<std::int32_t*>(state.get()); }
+  std::int32_t* token() const { return first() + 1; }
+  std::int32_t* history() const { return first() + 2; }
+  ops::Choice* results() const { return static_cast<ops::Choice*>(results_memory.get()); }
+  ops::SamplerParameters* parameters() const {
+    return static_cast<ops::SamplerParameters*>(parameters_memory.get());
+  }
+
+  void write_parameters(const SamplerOptions& options, std::int64_t capacity) {
+    ops::SamplerParameters host = to_parameters(options, capacity);
+    auto biases = options.logit_bias;
+    std::ranges::sort(biases);
+    if (not biases.empty()) {
+      std::vector<std::int32_t> tokens;
+      std::vector<float> values;
+      for (const auto& [token, bias] : biases) {
+        tokens.push_back(static_cast<std::int32_t>(token));
+        values.push_back(static_cast<float>(bias));
+      }
+      const std::size_t bytes = biases.size() * sizeof(float);
+      static_assert(sizeof(float) == sizeof(std::int32_t));
+      bias_memory = operations->allocate(2 * bytes, "logit bias");
+      auto* device_tokens = static_cast<std::int32_t*>(bias_memory.get());
+      auto* device_values = reinterpret_cast<float*>(device_tokens + biases.size());
+      operations->write(device_tokens, tokens.data(), bytes);
+      operations->write(device_values, values.data(), bytes);
+      host.bias_tokens = device_tokens;
+      host.bias_values = device_values;
+    }
+    operations->write(parameters(), &host, sizeof host);
+  }
+};
+
+struct Session::Generation {
+  std::vector<std::int32_t> prompt;
+  GenerateOptions options;
+  bool prefilled = false;
+  std::int64_t scheduled = 0;  // tokens that were asked of the device
+  std::int64_t taken = 0;      // of those, read by the host
+  std::uint64_t tickets[result_slots] = {};
+  std::int32_t last_token = 0;  // the latest taken
+  Clock::time_point first_token_time;
+
+  bool greedy() const { return options.sampler.temperature == 0; }
+  std::int64_t position(std::int64_t index) const {  // of the index-th new token
+    return static_cast<std::int64_t>(prompt.size()) + index;
+  }
+};
+
+class Session::Use {
+ public:
+  explicit Use(Session& session) : session_(session) {
+    if (session.closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
+    if (not session.mutex_.try_lock()) {
+      throw Error(ErrorKind::busy,
+                  "this session is in use by another call; a session serves one "
+                  "thread at a time");
+    }
+    session.user_.store(std::this_thread::get_id());
+    if (session.closed_.load()) {
+      release();
+      throw Error(ErrorKind::closed, "this session is closed");
+    }
+  }
+  ~Use() { release(); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+ private:
+  void release() {
+    session_.user_.store({});
+    session_.mutex_.unlock();
+  }
+
+  Session& session_;
+};
+
+Session::Session(std::shared_ptr<const model::Model> model,
+                 std::optional<std::int64_t> prefill_chunk)
+    : model_(std::move(model)),
+      capacity_(model_->context_length()),
+      vocabulary_(model_->hyperparameters().vocabulary) {
+  const std::int64_t chunk = prefill_chunk.value_or(std::min(default_prefill_chunk, capacity_));
+  if (chunk < 1 or chunk > capacity_) {
+    throw Error(
+        ErrorKind::invalid_argument,
+        "prefill_chunk is " + std::to_string(chunk) + ", outside 1 to " + std::to_string(capacity_),
+        "prefill_chunk", std::nullopt, static_cast<std::uint64_t>(capacity_));
+  }
+  device_ = std::make_unique<Device>(*model_, capacity_, chunk);
+}
+
+Session::~Session() = default;
+
+void Session::require_none_open() const {
+  if (not open_) return;
+  throw Error(ErrorKind::busy, "a generation is still open on this session; close it first");
+}
+
+void Session::check_prompt(std::span<const std::int32_t> tokens) const {
+  if (tokens.empty()) {
+    throw Error(ErrorKind::invalid_argument, "the prompt has no tokens", "prompt");
+  }
+  if (tokens.size() > static_cast<std::size_t>(capacity_)) {
+    throw Error(ErrorKind::context_full,
+                "the prompt has " + std::to_string(tokens.size()) +
+                    " tokens, more than the context of " + std::to_string(capacity_),
+                "prompt", std::nullopt, static_cast<std::uint64_t>(capacity_));
+  }
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= 0 and tokens[i] < vocabulary_) continue;
+    throw Error(ErrorKind::invalid_argument,
+                "token " + std::to_string(i) + " of the prompt is " + std::to_string(tokens[i]) +
+                    ", outside 0 to " + std::to_string(vocabulary_ - 1),
+                "prompt", std::nullopt, static_cast<std::uint64_t>(vocabulary_ - 1));
+  }
+}
+
+std::uint64_t Session::begin(std::vector<std::int32_t> prompt, GenerateOptions options) {
+  const Use use(*this);
+  require_none_open();
+  validate(options, vocabulary_);
+  check_prompt(prompt);
+  device_->write_parameters(options.sampler, capacity_);
+  open_ = std::make_unique<Generation>();
+  open_->prompt = std::move(prompt);
+  open_->options = std::move(options);
+  timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
+  finish_reason_ = FinishReason::none;
+  cancelled_.store(false);
+  return ++generation_;
+}
+
+void Session::write_history(std::span<const std::int32_t> tokens, std::size_t from) {
+  device_->operations->write(device_->history() + from, tokens.data() + from,
+                             (tokens.size() - from) * sizeof(std::int32_t));
+}
+
+// Feeds history[position, position + count) to the layers.
+void Session::run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint) {
+  const auto first = static_cast<std::int32_t>(position);
+  device_->operations->write(device_->first(), &first, sizeof first);
+  model::forward_layers(*device_->operations, model_->network(), device_->workspace,
+                        device_->cache.layers(), device_->history() + position,
+                        {.first = device_->first(), .count = count, .bound = position + count},
+                        checkpoint);
+}
+
+void Session::prefill(const Checkpoint& checkpoint) {
+  Generation& g = *open_;
+  const auto mismatch = std::ranges::mismatch(g.prompt, cached_).in1 - g.prompt.begin();
+  // The last token is always run: its logits are wanted.
+  const std::int64_t length = timings_.prompt_tokens;
+  std::int64_t position = std::min<std::int64_t>(mismatch, length - 1);
+  timings_.reused_tokens = position;
+  cached_.resize(static_cast<std::size_t>(position));
+  write_history(g.prompt, static_cast<std::size_t>(position));
+  const auto checked = [&] {
+    if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
+    if (checkpoint) checkpoint();
+  };
+  std::int64_t count = 0;
+  for (; position < length; position += count) {
+    count = std::min(device_->workspace.tokens, length - position);
+    run_chunk(position, count, checked);
+    cached_.assign(g.prompt.begin(), g.prompt.begin() + position + count);
+  }
+  model::forward_head(*device_->operations, model_->network(), device_->workspace, count - 1, 1,
+                      device_->logits());
+  sample(count);
+  g.tickets[0] = device_->operations->mark();
+  g.scheduled = 1;
+  g.prefilled = true;
+}
+
+void Session::sample(std::int64_t count) {
+  device_->operations->sample({
+      .logits = device_->logits(),
+      .vocabulary = vocabulary_,
+      .parameters = device_->parameters(),
+      .greedy = open_->greedy(),
+      .top_log_probabilities = static_cast<int>(open_->options.sampler.log_probabilities),
+      .first = device_->first(),
+      .count = count,
+      .history = device_->history(),
+      .token = device_->token(),
+      .results = device_->results(),
+      .result_slots = result_slots,
+  });
+}
+
+// A step feeds the token before it, which needs a place in the cache.
+bool Session::may_schedule() const {
+  const Generation& g = *open_;
+  return g.scheduled < g.options.max_new_tokens and g.position(g.scheduled) <= capacity_;
+}
+
+void Session::schedule_step() {
+  Generation& g = *open_;
+  const std::int64_t fed = g.position(g.scheduled);  // tokens in the cache after this step
+  const std::int64_t bound = std::min(capacity_, (fed + bound_step - 1) / bound_step * bound_step);
+  const std::uint64_t key = static_cast<std::uint64_t>(bound) << 8 |
+                            (g.greedy() ? std::uint64_t{1} << 7 : 0) |
+                            static_cast<std::uint64_t>(g.options.sampler.log_probabilities + 1);
+  device_->operations->replay(key, [&] {
+    model::forward_layers(*device_->operations, model_->network(), device_->workspace,
+                          device_->cache.layers(), device_->token(),
+                          {.first = device_->first(), .count = 1, .bound = bound}, {});
+    model::forward_head(*device_->operations, model_->network(), device_->workspace, 0, 1,
+                        device_->logits());
+    sample(1);
+  });
+  g.tickets[g.scheduled % result_slots] = device_->operations->mark();
+  ++g.scheduled;
+}
+
+// Waits for the oldest scheduled token.
+std::optional<ops::Choice> Session::take_choice() {
+  Generation& g = *open_;
+  device_->operations->wait(g.tickets[g.taken % result_slots]);
+  const std::int64_t position = g.position(g.taken);
+  const ops::Choice choice = device_->results()[position % result_slots];
+  const auto now = Clock::now();
+  if (g.taken == 0) {
+    g.first_token_time = now;
+  } else {
+    cached_.push_back(g.last_token);
+  }
+  ++g.taken;
+  timings_.new_tokens = g.taken;
+  timings_.decode_seconds = seconds(now - g.first_token_time);
+  if (choice.status != ops::ChoiceStatus::chosen) {
+    cached_.clear();
+    throw Error(ErrorKind::numerics,
+                choice.status == ops::ChoiceStatus::none_left
+                    ? "the logit bias leaves no token to choose"
+                    : "the logits at position " + std::to_string(position - 1) +
+                          " are not finite (token " + std::to_string(choice.token) + ")",
+                "logits");
+  }
+  return choice;
+}
+
+std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpoint& checkpoint) {
+  const Use use(*this);
+  if (not open_ or generation != generation_) return std::nullopt;
+  Generation& g = *open_;
+  try {
+    if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
+    if (checkpoint) checkpoint();
+    const auto start = Clock::now();
+    if (g.options.max_new_tokens == 0) {
+      finish(FinishReason::length);
+      return std::nullopt;
+    }
+    if (not g.prefilled) prefill(checkpoint);
+    const std::int64_t ahead =
+        device_->operations->device().type == device::DeviceType::cpu ? 1 : steps_ahead_gpu;
+    while (g.scheduled - g.taken < ahead and may_schedule()) schedule_step();
+    if (g.taken == g.scheduled) {
+      finish(FinishReason::length);
+      return std::nullopt;
+    }
+    const bool first = g.taken == 0;
+    const std::optional<ops::Choice> choice = take_choice();
+    if (first) timings_.prefill_seconds = seconds(Clock::now() - start);
+    g.last_token = choice->token;
+    if (std::ranges::find(g.options.stop_tokens, choice->token) != g.options.stop_tokens.end()) {
+      finish(FinishReason::stop);
+      return std::nullopt;
+    }
+    return choice;
+  } catch (const Error& error) {
+    const bool cancelled = error.kind() == ErrorKind::cancelled and cancelled_.load();
+    finish(cancelled ? FinishReason::cancelled : FinishReason::none);
+    if (cancelled) return std::nullopt;
+    throw;
+  } catch (...) {
+    finish(FinishReason::none);
+    throw;
+  }
+}
+
+void Session::finish(FinishReason reason) {
+  const bool running = open_->scheduled > open_->taken;
+  finish_reason_ = reason;
+  open_.reset();
+  if (running) device_->operations->synchronize();
+}
+
+void Session::end(std::uint64_t generation) {
+  const Use use(*this);
+  if (open_ and generation == generation_) finish(FinishReason::none);
+}
+
+void Session::logits(std::span<const std::int32_t> tokens, const LogitsSink& sink,
+                     const Checkpoint& checkpoint) {
+  const Use use(*this);
+  require_none_open();
+  check_prompt(tokens);
+  cached_.clear();
+  cancelled_.store(false);
+  write_history(tokens, 0);
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  const auto width = static_cast<std::size_t>(vocabulary_);
+  ops::Operations& operations = *device_->operations;
+  const ops::Buffer memory = operations.allocate(
+      static_cast<std::size_t>(std::min(logits_rows, length)) * width * sizeof(float), "logits");
+  auto* device_logits = static_cast<float*>(memory.get());
+  std::vector<float> host(static_cast<std::size_t>(std::min(logits_rows, length)) * width);
+  std::int64_t count = 0;
+  for (std::int64_t position = 0; position < length; position += count) {
+    count = std::min(device_->workspace.tokens, length - position);
+    run_chunk(position, count, checkpoint);
+    for (std::int64_t row = 0; row < count; row += logits_rows) {
+      if (checkpoint) checkpoint();
+      const std::int64_t rows = std::min(logits_rows, count - row);
+      model::forward_head(operations, model_->network(), device_->workspace, row, rows,
+                          device_logits);
+      operations.read(host.data(), device_logits,
+                      static_cast<std::size_t>(rows) * width * sizeof(float));
+      sink(position + row, rows, host.data());
+    }
+    cached_.assign(tokens.begin(), tokens.begin() + position + count);
+  }
+}
+
+void Session::reset() {
+  const Use use(*this);
+  require_none_open();
+  cached_.clear();
+}
+
+std::vector<std::int32_t> Session::tokens() {
+  const Use use(*this);
+  return cached_;
+}
+
+void Session::close() {
+  if (user_.load() == std::this_thread::get_id()) {
+    throw Error(ErrorKind::busy, "a session cannot be closed from within its own call");
+  }
+  closed_.store(true);
+  cancelled_.store(true);
+  const std::lock_guard lock(mutex_);
+  open_.reset();
+  device_.reset();
+  model_.reset();
+  cached_.clear();
+}
+
+}  // namespace quantloom::generate

@@ -1,0 +1,118 @@
+// One sequence on one model: its KV cache, and the loop that generates.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "generate/options.h"
+#include "model/cache.h"
+#include "model/forward.h"
+#include "model/model.h"
+
+namespace quantloom::generate {
+
+enum class FinishReason {
+  none,       // still running, or ended by its caller
+  stop,       // a stop token
+  length,     // max_new_tokens, or the context is full
+  cancelled,  // cancel()
+};
+
+struct Timings {
+  std::int64_t prompt_tokens = 0;
+  std::int64_t reused_tokens = 0;  // of the prompt, found in the cache
+  std::int64_t new_tokens = 0;
+  double prefill_seconds = 0;  // until the first token was there
+  double decode_seconds = 0;   // from the first token to the last
+};
+
+// Tokens of a prompt that one pass takes at most, where the caller does not say.
+inline constexpr std::int64_t default_prefill_chunk = 512;
+
+// Not for several threads: while one is inside a call, or a generation is open, others get
+// Error(busy). cancel() and close() may be called from any thread. After close(): Error(closed).
+class Session {
+ public:
+  // `checkpoint` arguments below are called at least once a token and once a layer of a prompt, and
+  // may throw to stop; the session then stands as after the last whole pass.
+  using Checkpoint = model::Checkpoint;
+  // Receives logits [rows, vocabulary] of positions first_row, first_row + 1, ...
+  using LogitsSink =
+      std::function<void(std::int64_t first_row, std::int64_t rows, const float* logits)>;
+
+  explicit Session(std::shared_ptr<const model::Model> model,
+                   std::optional<std::int64_t> prefill_chunk = std::nullopt);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Opens a generation after `prompt`, which is the whole sequence: what the cache holds of it
+  // already is reused. Nothing is computed yet. Returns the generation's number.
+  // Errors: invalid_argument (an option, a token id, an empty prompt); context_full when the prompt
+  // is longer than the context; busy while another generation is open.
+  std::uint64_t begin(std::vector<std::int32_t> prompt, GenerateOptions options);
+
+  // The next token, or nothing when the generation has ended. Errors: numerics naming the position
+  // when logits are not finite (the sequence is dropped), device, out_of_memory; any error ends the
+  // generation and leaves the session usable.
+  std::optional<ops::Choice> next(std::uint64_t generation, const Checkpoint& checkpoint);
+
+  // Ends a generation early, or tidies up after its end. Does nothing for one that is not open.
+  void end(std::uint64_t generation);
+
+  FinishReason finish_reason() const { return finish_reason_; }  // of the latest generation
+  const Timings& timings() const { return timings_; }            // of the latest generation
+
+  // Runs `tokens` from an empty cache and gives the logits of every position.
+  void logits(std::span<const std::int32_t> tokens, const LogitsSink& sink,
+              const Checkpoint& checkpoint);
+
+  void cancel() { cancelled_.store(true); }  // the open generation stops at its next token or layer
+  void reset();                              // forgets the sequence
+  void close();                              // frees everything; waits for a call under way
+
+  std::vector<std::int32_t> tokens();  // that the cache holds
+  std::int64_t capacity() const { return capacity_; }
+  bool closed() const { return closed_.load(); }
+
+ private:
+  class Use;          // holds the session for one call
+  struct Device;      // what lies in device memory
+  struct Generation;  // the open generation
+
+  void require_none_open() const;
+  void check_prompt(std::span<const std::int32_t> tokens) const;
+  void write_history(std::span<const std::int32_t> tokens, std::size_t from);
+  void run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint);
+  void prefill(const Checkpoint& checkpoint);
+  void schedule_step();
+  void sample(std::int64_t count);
+  bool may_schedule() const;
+  std::optional<ops::Choice> take_choice();
+  void finish(FinishReason reason);
+
+  std::shared_ptr<const model::Model> model_;
+  std::int64_t capacity_;
+  std::int64_t vocabulary_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Generation> open_;
+  std::uint64_t generation_ = 0;
+  std::vector<std::int32_t> cached_;  // tokens whose keys and values are in the cache
+  FinishReason finish_reason_ = FinishReason::none;
+  Timings timings_;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> closed_{false};
+  std::mutex mutex_;
+  std::atomic<std::thread::id> user_{};
+};
+
+}  // namespace quantloom::generate

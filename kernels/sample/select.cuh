@@ -7,7 +7,7 @@ namespace quantloom::kernels {
 
 constexpr int weigh_threads = 256;
 constexpr int select_threads = 1024;
-constexpr int digit_bits = 11;
+constexpr int digit_bits = 8;
 constexpr int digits = 1 << digit_bits;
 
 // Candidates near enough to the highest logit to matter, with their masses, in any order.
@@ -50,6 +50,38 @@ struct SelectSpace {
   int chosen;
 };
 
+// One warp: the highest digit at which the weight from above reaches `wanted`, or the lowest one that has weight.
+__device__ inline void choose_digit(SelectSpace& shared, unsigned long long passed,
+                                    unsigned long long wanted) {
+  constexpr int each = digits / 32;
+  const int lane = threadIdx.x;
+  const int top = digits - 1 - lane * each;  // lanes take runs of digits from the top down
+  unsigned long long own = 0;
+  for (int i = 0; i < each; ++i) own += shared.histogram[top - i];
+  unsigned long long through = own;  // of this lane and those before it
+  for (int step = 1; step < 32; step *= 2) {
+    const unsigned long long other = __shfl_up_sync(0xffffffffu, through, step);
+    if (lane >= step) through += other;
+  }
+  const unsigned reached = __ballot_sync(0xffffffffu, passed + through >= wanted);
+  const unsigned present = __ballot_sync(0xffffffffu, own != 0);
+  const int winner = reached != 0 ? __ffs(reached) - 1 : 31 - __clz(present);
+  if (lane != winner) return;
+  unsigned long long above = passed + through - own;
+  int last = top;
+  unsigned long long above_last = above;
+  for (int i = 0; i < each; ++i) {
+    const unsigned long long here = shared.histogram[top - i];
+    if (here == 0) continue;
+    last = top - i;
+    above_last = above;
+    above += here;
+    if (above >= wanted) break;
+  }
+  shared.chosen = last;
+  shared.above = above_last;
+}
+
 // The highest key such that the weights of keys at or above it sum to at least `wanted` (at least 1), over i < size
 // with `active(i)`; the lowest active key if they never do. `key(i)`, `weight(i)` are 64-bit integers.
 template <class Active, class GetKey, class Weight>
@@ -57,44 +89,25 @@ __device__ Key select(SelectSpace& shared, int size, unsigned long long wanted, 
                       GetKey key, Weight weight) {
   Key prefix = 0;
   unsigned long long passed = 0;  // weight of keys above the prefix
-  for (int shift = 64 - digit_bits;; shift = max(0, shift - digit_bits)) {
-    const int width = shift == 0 ? 64 % digit_bits : digit_bits;
-    const int bins = 1 << width;
-    const Key settled = shift + width == 64 ? 0 : ~Key{0} << (shift + width);
-    for (int i = threadIdx.x; i < bins; i += blockDim.x) shared.histogram[i] = 0;
+  for (int shift = 64 - digit_bits; shift >= 0; shift -= digit_bits) {
+    const Key settled = shift + digit_bits == 64 ? 0 : ~Key{0} << (shift + digit_bits);
+    for (int i = threadIdx.x; i < digits; i += blockDim.x) shared.histogram[i] = 0;
     __syncthreads();
     for (int i = threadIdx.x; i < size; i += blockDim.x) {
       if (!active(i)) continue;
       const Key k = key(i);
-      if ((k & settled) == prefix) atomicAdd(&shared.histogram[(k >> shift) & (bins - 1)], weight(i));
+      if ((k & settled) == prefix) {
+        atomicAdd(&shared.histogram[(k >> shift) & (digits - 1)], weight(i));
+      }
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-      unsigned long long sum = passed;
-      int at = -1;
-      int lowest = 0;
-      for (int i = bins - 1; i >= 0; --i) {
-        if (shared.histogram[i] == 0) continue;
-        lowest = i;
-        if (sum + shared.histogram[i] >= wanted) {
-          at = i;
-          break;
-        }
-        sum += shared.histogram[i];
-      }
-      if (at < 0) {  // never reached: the last one that is there
-        at = lowest;
-        sum -= shared.histogram[lowest];
-      }
-      shared.chosen = at;
-      shared.above = sum;
-    }
+    if (threadIdx.x < 32) choose_digit(shared, passed, wanted);
     __syncthreads();
     prefix |= static_cast<Key>(shared.chosen) << shift;
     passed = shared.above;
     __syncthreads();
-    if (shift == 0) return prefix;
   }
+  return prefix;
 }
 
 __global__ void __launch_bounds__(select_threads) select_kept(ops::Sample a, SampleArrays arrays) {

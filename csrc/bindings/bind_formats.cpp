@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <string>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "formats/decode.h"
+#include "formats/encode/encode.h"
 #include "formats/list.h"
 #include "formats/parallel.h"
 #include "formats/types.h"
@@ -66,6 +68,68 @@ Floats dequantize(const Bytes& blocks, std::uint32_t format, int threads) {
   return values;
 }
 
+[[noreturn]] void refuse(const TypeInfo& info, quantloom::formats::EncodeResult result,
+                         std::int64_t position, float value) {
+  using quantloom::formats::EncodeStatus;
+  const std::string name(info.name);
+  switch (result.status) {
+    case EncodeStatus::not_finite:
+      throw Error(ErrorKind::numerics,
+                  "value " + std::to_string(position) + " is " + std::to_string(value) + "; " +
+                      name + " holds finite numbers",
+                  "values");
+    case EncodeStatus::out_of_range:
+      throw Error(ErrorKind::numerics,
+                  "value " + std::to_string(position) + " is " + std::to_string(value) +
+                      ", too large for " + name,
+                  "values");
+    case EncodeStatus::not_encodable:
+      throw Error(ErrorKind::invalid_argument, "there is no encoder for " + name, "format");
+    case EncodeStatus::partial_block:
+    case EncodeStatus::done:
+      break;
+  }
+  throw Error(ErrorKind::invalid_argument,
+              "the values are not whole " + name + " blocks of " + std::to_string(info.elements),
+              "values", std::nullopt, info.elements);
+}
+
+// One flat array: the caller has checked that its rows are whole blocks.
+py::array_t<std::uint8_t> quantize(const Floats& values, std::uint32_t format, int threads) {
+  using quantloom::formats::EncodeResult;
+  using quantloom::formats::EncodeStatus;
+  const TypeInfo& info = served_type(format);
+  const std::int64_t elements = values.size();
+  if (!quantloom::formats::encodable(static_cast<Format>(format))) {
+    refuse(info, {EncodeStatus::not_encodable, 0}, 0, 0.0f);
+  }
+  if (elements % info.elements != 0) refuse(info, {EncodeStatus::partial_block, 0}, 0, 0.0f);
+  py::array_t<std::uint8_t> blocks(elements / info.elements * info.bytes);
+  const float* source = values.data();
+  auto* target = reinterpret_cast<std::byte*>(blocks.mutable_data());
+  EncodeResult first{EncodeStatus::done, 0};  // the failure at the lowest position
+  {
+    py::gil_scoped_release release;
+    std::mutex mutex;
+    quantloom::formats::parallel_ranges(
+        elements, step, threads, [&](std::int64_t begin, std::int64_t end) {
+          EncodeResult result = quantloom::formats::encode_row(
+              static_cast<Format>(format), source + begin, end - begin,
+              target + begin / info.elements * info.bytes);
+          if (result.status == EncodeStatus::done) return;
+          result.position += begin;
+          const std::lock_guard lock(mutex);
+          if (first.status == EncodeStatus::done || result.position < first.position) {
+            first = result;
+          }
+        });
+  }
+  if (first.status != EncodeStatus::done) {
+    refuse(info, first, first.position, source[first.position]);
+  }
+  return blocks;
+}
+
 const char* state_name(TypeState state) {
   switch (state) {
     case TypeState::served:
@@ -81,8 +145,9 @@ const char* state_name(TypeState state) {
 py::list type_table() {
   py::list table;
   for (const TypeInfo& info : quantloom::formats::type_table()) {
-    table.append(
-        py::make_tuple(info.id, info.name, info.elements, info.bytes, state_name(info.state)));
+    const bool encodable = quantloom::formats::encodable(static_cast<Format>(info.id));
+    table.append(py::make_tuple(info.id, info.name, info.elements, info.bytes,
+                                state_name(info.state), encodable));
   }
   return table;
 }
@@ -91,8 +156,12 @@ py::list type_table() {
 
 void bind_formats(py::module_& m) {
   m.def("type_table", &type_table,
-        "Every GGUF tensor type: (id, name, elements per block, bytes per block, state).");
+        "Every GGUF tensor type: (id, name, elements per block, bytes per block, state, "
+        "encodable).");
   m.def("dequantize", &dequantize, py::arg("blocks").noconvert(), py::arg("format"),
         py::arg("threads") = 0,
         "float32 values of the blocks in a contiguous uint8 array, as a flat array.");
+  m.def("quantize", &quantize, py::arg("values").noconvert(), py::arg("format"),
+        py::arg("threads") = 0,
+        "Blocks of the values in a contiguous float32 array, as a flat uint8 array.");
 }

@@ -1,0 +1,51 @@
+"""The table of the NumPy decoders, and `dequantize` over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantloom.errors import InvalidArgument
+from quantloom.reference import floats, fp4, i_quants, k_quants, legacy, ternary
+from quantloom.reference.layout import Bytes, Floats, Layout
+
+FORMATS: dict[str, Layout] = {
+    **floats.FORMATS,
+    **legacy.FORMATS,
+    **k_quants.FORMATS,
+    **i_quants.FORMATS,
+    **ternary.FORMATS,
+    **fp4.FORMATS,
+}
+
+
+def dequantize(blocks: bytes | bytearray | memoryview | Bytes, format: str) -> Floats:
+    """float32 values of blocks of `format`, such as "Q4_K".
+
+    Args:
+        blocks: raw bytes, or a uint8 array of shape [..., bytes]; its last axis is a row of blocks.
+        format: GGUF type name.
+
+    Returns:
+        float32 [..., elements], one value per weight in logical order.
+
+    Raises:
+        InvalidArgument: a format without a decoder, or a row that is not whole blocks.
+    """
+    layout = FORMATS.get(format)
+    if layout is None:
+        known = ", ".join(FORMATS)
+        raise InvalidArgument(f"no decoder for {format!r}; there are {known}", subject="format")
+    raw = blocks if isinstance(blocks, np.ndarray) else np.frombuffer(blocks, np.uint8)
+    if raw.dtype != np.uint8 or raw.ndim == 0:
+        raise InvalidArgument("blocks must be an array of bytes (uint8)", subject="blocks")
+    row = raw.shape[-1]
+    if row % layout.bytes != 0:
+        raise InvalidArgument(
+            f"{row} bytes are not whole {format} blocks of {layout.bytes} bytes",
+            subject="blocks",
+            limit=layout.bytes,
+        )
+    shape = (*raw.shape[:-1], row // layout.bytes * layout.elements)
+    records = np.ascontiguousarray(raw).reshape(-1).view(layout.fields)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return layout.decode(records).reshape(shape)

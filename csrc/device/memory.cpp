@@ -1,0 +1,201 @@
+#include "device/memory.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#include "base/error.h"
+#include "base/faults.h"
+
+#if defined(QUANTLOOM_WITH_CUDA)
+#include "device/cuda_call.h"
+#endif
+
+namespace quantloom::device {
+
+namespace {
+
+constexpr std::size_t host_alignment = 64;
+
+Buffer allocate_host(std::size_t bytes, const char* what) {
+  const std::size_t rounded =
+      (std::max<std::size_t>(bytes, 1) + host_alignment - 1) / host_alignment * host_alignment;
+  void* memory = rounded < bytes || faults::fails(faults::Point::host_allocation)
+                     ? nullptr
+                     : std::aligned_alloc(host_alignment, rounded);
+  if (memory == nullptr) {
+    throw Error(ErrorKind::out_of_memory,
+                std::string("the host has no memory for ") + what + ": " + std::to_string(bytes) +
+                    " bytes asked",
+                what);
+  }
+  return Buffer(memory, [](void* pointer) { std::free(pointer); });
+}
+
+#if defined(QUANTLOOM_WITH_CUDA)
+
+class CudaBackend final : public PoolBackend {
+ public:
+  explicit CudaBackend(int index) : device_{DeviceType::cuda, index} {}
+
+  void* allocate(std::size_t bytes) override {
+    const CurrentDevice current(device_);
+    void* memory = nullptr;
+    count(Counted::allocation);
+    const cudaError_t status = faults::fails(faults::Point::cuda_call) ? cudaErrorMemoryAllocation
+                                                                       : cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    check(status, "cudaMalloc");
+    return memory;
+  }
+
+  void release(void* memory) noexcept override {
+    count(Counted::free);
+    if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
+  }
+
+  CUevent_st* record(Stream stream) noexcept override {
+    int before = 0;
+    cudaGetDevice(&before);
+    if (before != device_.index) cudaSetDevice(device_.index);
+    cudaEvent_t event = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!events_.empty()) {
+        event = events_.back();
+        events_.pop_back();
+      }
+    }
+    const bool made =
+        event != nullptr || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess;
+    if (made && cudaEventRecord(event, stream) != cudaSuccess) {
+      cudaEventDestroy(event);
+      event = nullptr;
+    }
+    cudaGetLastError();
+    if (before != device_.index) cudaSetDevice(before);
+    return event;
+  }
+
+  void wait(Stream stream, CUevent_st* event) override {
+    const CurrentDevice current(device_);
+    QUANTLOOM_CUDA_CALL(cudaStreamWaitEvent, stream, event, 0u);
+  }
+
+  void recycle(CUevent_st* event) noexcept override {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(event);
+  }
+
+  void synchronize() override { device::synchronize(device_); }
+
+  std::size_t free_bytes() override { return memory_info().first; }
+  std::size_t total_bytes() override { return memory_info().second; }
+  std::string name() const override { return to_string(device_); }
+  bool usable() const noexcept override { return !forked_after_cuda() && !poisoned(device_.index); }
+
+ private:
+  std::pair<std::size_t, std::size_t> memory_info() {
+    int before = 0;
+    cudaGetDevice(&before);
+    cudaSetDevice(device_.index);
+    std::size_t free = 0;
+    std::size_t total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
+    cudaSetDevice(before);
+    return {free, total};
+  }
+
+  Device device_;
+  std::mutex mutex_;
+  std::vector<cudaEvent_t> events_;
+};
+
+// Never destroyed: the last tensors may go after static destructors have run.
+Pool& pool(const Device& device) {
+  static std::mutex mutex;
+  static auto& pools = *new std::array<Pool*, 64>{};
+  const std::lock_guard lock(mutex);
+  Pool*& slot = pools[static_cast<std::size_t>(device.index)];
+  if (slot == nullptr) slot = new Pool(*new CudaBackend(device.index));
+  return *slot;
+}
+
+#else
+
+Pool& pool(const Device& device) {
+  require_usable(device);
+  throw Error(ErrorKind::device, to_string(device) + " has no memory pool", "device");
+}
+
+#endif
+
+Pool& usable_pool(const Device& device) {
+  if (device.type == DeviceType::cpu) {
+    throw Error(ErrorKind::invalid_argument, "the memory pool is that of a GPU; 'cpu' has none",
+                "device");
+  }
+  require_usable(device);
+  return pool(device);
+}
+
+}  // namespace
+
+Buffer allocate(const Device& device, std::size_t bytes, Stream stream, const char* what) {
+  if (device.type == DeviceType::cpu) return allocate_host(bytes, what);
+  Pool& from = usable_pool(device);
+  return Buffer(from.allocate(bytes, stream, what),
+                [&from](void* memory) { from.release(memory); });
+}
+
+Buffer allocate(const Device& device, std::size_t bytes, const char* what) {
+  return allocate(device, bytes, compute_stream(device), what);
+}
+
+#if defined(QUANTLOOM_WITH_CUDA)
+
+Buffer allocate_pinned(std::size_t bytes, const char* what) {
+  require_usable({DeviceType::cuda, 0});
+  void* memory = nullptr;
+  const cudaError_t status =
+      faults::fails(faults::Point::host_allocation)
+          ? cudaErrorMemoryAllocation
+          : cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocPortable);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw Error(ErrorKind::out_of_memory,
+                std::string("the host has no pinned memory for ") + what + ": " +
+                    std::to_string(bytes) + " bytes asked",
+                what);
+  }
+  check(status, "cudaHostAlloc");
+  return Buffer(memory, [](void* pointer) {
+    if (!forked_after_cuda()) cudaFreeHost(pointer);
+  });
+}
+
+#else
+
+Buffer allocate_pinned(std::size_t /*bytes*/, const char* /*what*/) {
+  require_usable({DeviceType::cuda, 0});
+  throw Error(ErrorKind::device, cuda_status().reason, "device");
+}
+
+#endif
+
+void mark_shared(const Device& device, void* memory) { usable_pool(device).mark_shared(memory); }
+
+MemoryStatistics memory_statistics(const Device& device) {
+  return usable_pool(device).statistics();
+}
+
+void set_memory_cap(const Device& device, std::size_t bytes) { usable_pool(device).set_cap(bytes); }
+void trim_memory(const Device& device, std::size_t keep) { usable_pool(device).trim(keep); }
+void reset_peak_memory(const Device& device) { usable_pool(device).reset_peak(); }
+
+}  // namespace quantloom::device

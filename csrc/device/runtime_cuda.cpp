@@ -1,0 +1,397 @@
+#if defined(QUANTLOOM_WITH_CUDA)
+
+#include <pthread.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "base/error.h"
+#include "device/cuda_call.h"
+#include "device/query.h"
+#include "device/runtime.h"
+
+namespace quantloom::device {
+
+namespace {
+
+constexpr int max_devices = 64;
+
+// Never destroyed: tensors that Python frees at interpreter exit still look here.
+struct State {
+  std::atomic<bool> forked{false};
+  std::array<std::atomic<bool>, max_devices> poisoned{};
+  std::mutex mutex;
+  std::array<std::string, max_devices> fault;
+  std::array<std::atomic<Stream>, max_devices> streams{};
+  std::array<std::atomic<std::uint64_t>, 7> counts{};
+};
+
+State& state() {
+  static State* const instance = new State;
+  return *instance;
+}
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+CudaStatus probe() {
+  CudaStatus status;
+  cudaRuntimeGetVersion(&status.runtime_version);
+  cudaDriverGetVersion(&status.driver_version);
+  const cudaError_t answer = cudaGetDeviceCount(&status.devices);
+  cudaGetLastError();
+  if (answer == cudaSuccess && status.devices > 0) {
+    status.available = true;
+    status.devices = status.devices < max_devices ? status.devices : max_devices;
+    pthread_atfork(nullptr, nullptr, [] { state().forked.store(true); });
+    return status;
+  }
+  status.devices = 0;
+  if (status.driver_version == 0) {
+    status.reason = "no NVIDIA driver was found on this machine (libcuda.so.1)";
+  } else if (answer == cudaErrorInsufficientDriver) {
+    status.reason = "the NVIDIA driver is too old: it supports CUDA " +
+                    version_text(status.driver_version) + " and this build needs CUDA " +
+                    version_text(status.runtime_version);
+  } else if (answer == cudaErrorNoDevice || answer == cudaSuccess) {
+    status.reason = "the NVIDIA driver finds no GPU (is CUDA_VISIBLE_DEVICES set?)";
+  } else {
+    status.reason = std::string("CUDA did not start: ") + cudaGetErrorString(answer) + " (" +
+                    cudaGetErrorName(answer) + ")";
+  }
+  return status;
+}
+
+std::vector<DeviceInfo> list_devices() {
+  std::vector<DeviceInfo> devices;
+  for (int index = 0; index < cuda_status().devices; ++index) {
+    cudaDeviceProp properties;
+    QUANTLOOM_CUDA_CALL(cudaGetDeviceProperties, &properties, index);
+    devices.push_back({index, properties.name, properties.major, properties.minor,
+                       properties.multiProcessorCount, properties.totalGlobalMem,
+                       static_cast<std::size_t>(properties.l2CacheSize),
+                       properties.sharedMemPerBlockOptin});
+  }
+  return devices;
+}
+
+// Faults after which the CUDA context answers every call with the same error.
+bool is_sticky(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
+int current_index() {
+  int index = 0;
+  return cudaGetDevice(&index) == cudaSuccess && index >= 0 && index < max_devices ? index : 0;
+}
+
+[[noreturn]] void fail(cudaError_t status, const std::string& what) {
+  cudaGetLastError();
+  const int index = current_index();
+  const std::string name = "cuda:" + std::to_string(index);
+  std::string message = name + ": " + what + " failed: " + cudaGetErrorString(status) + " (" +
+                        cudaGetErrorName(status) + ")";
+  if (status == cudaErrorMemoryAllocation) throw Error(ErrorKind::out_of_memory, message, name);
+  if (is_sticky(status)) {
+    {
+      const std::lock_guard lock(state().mutex);
+      if (state().fault[index].empty()) state().fault[index] = message;
+    }
+    state().poisoned[index].store(true);
+    if (!debug_launches()) {
+      message += "; an earlier kernel faulted, and QUANTLOOM_DEBUG=1 names it";
+    }
+  }
+  throw Error(ErrorKind::device, message, name);
+}
+
+void require_image(int index) {
+  static std::array<std::atomic<bool>, max_devices> checked_before{};
+  if (checked_before[index].load(std::memory_order_acquire)) return;
+  int before = 0;
+  QUANTLOOM_CUDA_CALL(cudaGetDevice, &before);
+  QUANTLOOM_CUDA_CALL(cudaSetDevice, index);
+  const cudaError_t image = kernels::query_kernel_image();
+  cudaSetDevice(before);
+  if (image == cudaErrorNoKernelImageForDevice || image == cudaErrorInvalidDeviceFunction) {
+    const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(index)];
+    throw Error(ErrorKind::device,
+                "cuda:" + std::to_string(index) + " is a " + info.name + " of compute capability " +
+                    std::to_string(info.capability_major) + "." +
+                    std::to_string(info.capability_minor) +
+                    ", which this build's kernels were not compiled for; set QUANTLOOM_CUDA_ARCHS "
+                    "and build again",
+                "device");
+  }
+  check(image, "cudaFuncGetAttributes");
+  checked_before[index].store(true, std::memory_order_release);
+}
+
+}  // namespace
+
+bool built_with_cuda() { return true; }
+
+const CudaStatus& cuda_status() {
+  static const CudaStatus status = probe();
+  return status;
+}
+
+const std::vector<DeviceInfo>& cuda_devices() {
+  if (!cuda_status().available) throw Error(ErrorKind::device, cuda_status().reason, "device");
+  static const std::vector<DeviceInfo> devices = list_devices();
+  return devices;
+}
+
+bool forked_after_cuda() { return state().forked.load(std::memory_order_relaxed); }
+
+bool poisoned(int index) {
+  return index >= 0 && index < max_devices && state().poisoned[index].load();
+}
+
+void require_usable(const Device& device) {
+  if (device.type == DeviceType::cpu) return;
+  const std::string name = to_string(device);
+  if (forked_after_cuda()) {
+    throw Error(ErrorKind::device,
+                name +
+                    " cannot be used here: this process was forked from one that had started CUDA; "
+                    "start it with the multiprocessing method 'spawn'",
+                "device");
+  }
+  const CudaStatus& status = cuda_status();
+  if (!status.available) {
+    throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
+  }
+  if (device.index < 0 || device.index >= status.devices) {
+    throw Error(ErrorKind::device,
+                name + " is not there: this machine has " + std::to_string(status.devices) +
+                    (status.devices == 1 ? " GPU" : " GPUs"),
+                "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
+  }
+  if (poisoned(device.index)) {
+    const std::lock_guard lock(state().mutex);
+    throw Error(ErrorKind::device,
+                name + " cannot be used any more in this process after a fault (" +
+                    state().fault[device.index] + "); start the process again",
+                "device");
+  }
+  require_image(device.index);
+}
+
+void check(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) fail(status, call);
+}
+
+CurrentDevice::CurrentDevice(const Device& device) {
+  int now = 0;
+  QUANTLOOM_CUDA_CALL(cudaGetDevice, &now);
+  if (now == device.index) return;
+  QUANTLOOM_CUDA_CALL(cudaSetDevice, device.index);
+  before_ = now;
+}
+
+CurrentDevice::~CurrentDevice() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+void count(Counted what) {
+  state().counts[static_cast<std::size_t>(what)].fetch_add(1, std::memory_order_relaxed);
+}
+
+Counters counters() {
+  const auto at = [](Counted what) {
+    return state().counts[static_cast<std::size_t>(what)].load(std::memory_order_relaxed);
+  };
+  return {at(Counted::launch),           at(Counted::host_to_device), at(Counted::device_to_host),
+          at(Counted::device_to_device), at(Counted::allocation),     at(Counted::free),
+          at(Counted::synchronization)};
+}
+
+bool debug_launches() {
+  static const bool on = [] {
+    const char* value = std::getenv("QUANTLOOM_DEBUG");
+    return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
+  }();
+  return on;
+}
+
+void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
+                  cudaError_t status) {
+  count(Counted::launch);
+  if (faults::fails(faults::Point::cuda_call)) status = cudaErrorOperatingSystem;
+  if (status == cudaSuccess && !debug_launches()) return;
+  std::string what = kernel;
+  const char* separator = " (";
+  for (const Shape& shape : shapes) {
+    what += separator;
+    what += shape.name;
+    what += '=';
+    what += std::to_string(shape.value);
+    separator = ", ";
+  }
+  if (shapes.size() > 0) what += ')';
+  if (status != cudaSuccess) fail(status, "the launch of " + what);
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
+  const auto begin = std::chrono::steady_clock::now();
+  const bool waits = capture == cudaStreamCaptureStatusNone;
+  if (waits) status = cudaStreamSynchronize(stream);
+  const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - begin;
+  std::fprintf(stderr, "quantloom: %s: %s, %.0f us\n", what.c_str(),
+               waits ? cudaGetErrorName(status) : "captured", spent.count());
+  if (status != cudaSuccess) fail(status, "kernel " + what);
+}
+
+Stream compute_stream(const Device& device) {
+  require_usable(device);
+  if (device.type == DeviceType::cpu) return nullptr;
+  std::atomic<Stream>& slot = state().streams[device.index];
+  if (const Stream stream = slot.load(std::memory_order_acquire)) return stream;
+  const CurrentDevice current(device);
+  const std::lock_guard lock(state().mutex);
+  if (const Stream stream = slot.load()) return stream;
+  Stream stream = nullptr;
+  const cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (status == cudaSuccess) {
+    slot.store(stream, std::memory_order_release);
+    return stream;
+  }
+  throw Error(ErrorKind::device,
+              std::string("cudaStreamCreateWithFlags failed: ") + cudaGetErrorString(status));
+}
+
+void synchronize(const Device& device) {
+  require_usable(device);
+  if (device.type == DeviceType::cpu) return;
+  const CurrentDevice current(device);
+  count(Counted::synchronization);
+  checked("cudaDeviceSynchronize", cudaDeviceSynchronize);
+}
+
+void synchronize(const Device& device, Stream stream) {
+  require_usable(device);
+  if (device.type == DeviceType::cpu) return;
+  const CurrentDevice current(device);
+  count(Counted::synchronization);
+  QUANTLOOM_CUDA_CALL(cudaStreamSynchronize, stream);
+}
+
+void order(const Device& device, Stream earlier, Stream later) {
+  if (device.type == DeviceType::cpu || earlier == later) return;
+  Event event(device);
+  event.record(earlier);
+  event.wait_on(later);
+}
+
+OwnedStream::OwnedStream(const Device& device) : device_(device) {
+  require_usable(device);
+  const CurrentDevice current(device);
+  QUANTLOOM_CUDA_CALL(cudaStreamCreateWithFlags, &stream_, cudaStreamNonBlocking);
+}
+
+OwnedStream::~OwnedStream() {
+  if (stream_ == nullptr || forked_after_cuda() || poisoned(device_.index)) return;
+  cudaStreamSynchronize(stream_);
+  cudaStreamDestroy(stream_);
+}
+
+Event::Event(const Device& device) : device_(device) {
+  require_usable(device);
+  const CurrentDevice current(device);
+  QUANTLOOM_CUDA_CALL(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming);
+}
+
+Event::~Event() {
+  if (event_ != nullptr && !forked_after_cuda() && !poisoned(device_.index)) {
+    cudaEventDestroy(event_);
+  }
+}
+
+void Event::record(Stream stream) {
+  const CurrentDevice current(device_);
+  QUANTLOOM_CUDA_CALL(cudaEventRecord, event_, stream);
+}
+
+void Event::wait_on(Stream stream) const {
+  const CurrentDevice current(device_);
+  QUANTLOOM_CUDA_CALL(cudaStreamWaitEvent, stream, event_, 0u);
+}
+
+void Event::synchronize() const {
+  const CurrentDevice current(device_);
+  count(Counted::synchronization);
+  QUANTLOOM_CUDA_CALL(cudaEventSynchronize, event_);
+}
+
+bool Event::done() const {
+  const cudaError_t status = cudaEventQuery(event_);
+  if (status == cudaErrorNotReady) return false;
+  check(status, "cudaEventQuery");
+  return true;
+}
+
+void copy(void* to, const Device& to_device, const void* from, const Device& from_device,
+          std::size_t bytes, Stream stream) {
+  if (bytes == 0) return;
+  const bool to_cpu = to_device.type == DeviceType::cpu;
+  const bool from_cpu = from_device.type == DeviceType::cpu;
+  if (to_cpu && from_cpu) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const Device& worker = to_cpu ? from_device : to_device;
+  require_usable(to_device);
+  require_usable(from_device);
+  const CurrentDevice current(worker);
+  if (!to_cpu && !from_cpu && to_device.index != from_device.index) {
+    count(Counted::device_to_device);
+    QUANTLOOM_CUDA_CALL(cudaMemcpyPeerAsync, to, to_device.index, from, from_device.index, bytes,
+                        stream);
+    return;
+  }
+  count(to_cpu     ? Counted::device_to_host
+        : from_cpu ? Counted::host_to_device
+                   : Counted::device_to_device);
+  QUANTLOOM_CUDA_CALL(cudaMemcpyAsync, to, from, bytes,
+                      to_cpu     ? cudaMemcpyDeviceToHost
+                      : from_cpu ? cudaMemcpyHostToDevice
+                                 : cudaMemcpyDeviceToDevice,
+                      stream);
+}
+
+void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream) {
+  if (bytes == 0) return;
+  if (device.type == DeviceType::cpu) {
+    std::memset(to, 0, bytes);
+    return;
+  }
+  require_usable(device);
+  const CurrentDevice current(device);
+  QUANTLOOM_CUDA_CALL(cudaMemsetAsync, to, 0, bytes, stream);
+}
+
+}  // namespace quantloom::device
+
+#endif

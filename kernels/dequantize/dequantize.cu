@@ -1,0 +1,127 @@
+#include "dequantize/dequantize.h"
+
+#include "dequantize/dequantize_kernel.cuh"
+#include "formats/list.h"
+
+namespace quantloom::kernels {
+
+#define QL_EXTERN(F) QUANTLOOM_DEQUANTIZE_INSTANCE(extern, F)
+QL_QUANTIZED_FORMATS(QL_EXTERN)
+#undef QL_EXTERN
+
+namespace {
+
+template <class F, class Out>
+__global__ void convert_kernel(const typename F::Block* in, std::int64_t count,
+                               typename Out::Element* out) {
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += step) {
+    store1(Out{}, out + i, F::decode(in[i]));
+  }
+}
+
+// Eight elements a thread with 16-byte accesses; `eights` of them.
+template <class F, class Out>
+__global__ void convert8_kernel(const typename F::Block* in, std::int64_t eights,
+                                typename Out::Element* out) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= eights) return;
+  constexpr int words = F::bytes / 2;
+  union {
+    uint4 word[words];
+    typename F::Block element[8];
+  } data;
+  for (int w = 0; w < words; ++w) {
+    data.word[w] = __ldcs(reinterpret_cast<const uint4*>(in) + words * i + w);
+  }
+  float value[8];
+  for (int j = 0; j < 8; ++j) value[j] = F::decode(data.element[j]);
+  store8<Out>(out + 8 * i, value);
+}
+
+template <class F, class Out>
+cudaError_t convert(const void* blocks, std::int64_t elements, void* out, cudaStream_t stream) {
+  using Block = typename F::Block;
+  using Element = typename Out::Element;
+  const auto* in = static_cast<const Block*>(blocks);
+  auto* target = static_cast<Element*>(out);
+  constexpr int threads = 256;
+  const bool aligned =
+      (reinterpret_cast<std::uintptr_t>(blocks) | reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
+  // Lane pairs store together, so whole pairs only.
+  const std::int64_t eights = aligned ? elements / 16 * 2 : 0;
+  if ((eights + threads - 1) / threads > 0x7fffffff) return cudaErrorInvalidValue;
+  if (eights > 0) {
+    convert8_kernel<F, Out>
+        <<<static_cast<unsigned>((eights + threads - 1) / threads), threads, 0, stream>>>(
+            in, eights, target);
+  }
+  const std::int64_t rest = elements - 8 * eights;
+  if (rest > 0) {
+    const std::int64_t wanted = (rest + threads - 1) / threads;
+    convert_kernel<F, Out>
+        <<<static_cast<unsigned>(wanted < 16384 ? wanted : 16384), threads, 0, stream>>>(
+            in + 8 * eights, rest, target + 8 * eights);
+  }
+  return cudaGetLastError();
+}
+
+template <class F, class Out>
+cudaError_t launch(const void* blocks, std::int64_t elements, void* out, cudaStream_t stream) {
+  if constexpr (F::quantized) {
+    return launch_dequantize<F, Out>(blocks, elements, out, stream);
+  } else {
+    return convert<F, Out>(blocks, elements, out, stream);
+  }
+}
+
+bool is_aligned(const void* pointer, std::size_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
+}
+
+}  // namespace
+
+cudaError_t dequantize(formats::Format format, const void* blocks, std::int64_t elements,
+                       formats::Format out_format, void* out, cudaStream_t stream) {
+  return formats::visit_format(
+      format,
+      [&]<class F>(F) {
+        if (elements < 0 || elements % F::elements != 0 ||
+            !is_aligned(blocks, alignof(typename F::Block))) {
+          return cudaErrorInvalidValue;
+        }
+        const std::size_t element = out_format == formats::Format::f32 ? 4 : 2;
+        if (!is_aligned(out, element)) return cudaErrorInvalidValue;
+        if (elements == 0) return cudaSuccess;
+        switch (out_format) {
+          case formats::Format::f32:
+            return launch<F, ToF32>(blocks, elements, out, stream);
+          case formats::Format::f16:
+            return launch<F, ToF16>(blocks, elements, out, stream);
+          case formats::Format::bf16:
+            return launch<F, ToBF16>(blocks, elements, out, stream);
+          default:
+            return cudaErrorInvalidValue;
+        }
+      },
+      [] { return cudaErrorInvalidValue; });
+}
+
+cudaError_t embed(formats::Format format, const void* table, std::int64_t rows,
+                  std::int64_t columns, const std::int32_t* tokens, std::int64_t count, float scale,
+                  float* out, cudaStream_t stream) {
+  return formats::visit_format(
+      format,
+      [&]<class F>(F) {
+        if (rows <= 0 || columns <= 0 || columns % F::elements != 0 || count < 0 ||
+            count > 0x7fffffff || !is_aligned(table, alignof(typename F::Block))) {
+          return cudaErrorInvalidValue;
+        }
+        if (count == 0) return cudaSuccess;
+        return launch_embed<F>(table, rows, columns, tokens, count, scale, out, stream);
+      },
+      [] { return cudaErrorInvalidValue; });
+}
+
+}  // namespace quantloom::kernels

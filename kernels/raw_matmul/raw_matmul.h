@@ -1,0 +1,28 @@
+// Matrix product straight from GGUF blocks as they stand in the file, in float32: the oracle of the packed kernels, and
+// what serves a matrix whose shape they do not take.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "formats/format.h"
+
+namespace quantloom::kernels {
+
+struct RawMatmul {
+  formats::Format format;
+  const void* blocks;  // [rows, columns] weights
+  std::int64_t rows;
+  std::int64_t columns;  // whole blocks, and a multiple of 4
+  const float* x;        // [tokens, columns]
+  std::int64_t tokens;
+  const float* bias;  // [rows] or null
+  bool accumulate;    // out += instead of out =
+  float* out;         // [tokens, rows]
+};
+
+// Errors: cudaErrorInvalidValue for a format that is not in the list or columns that are not whole blocks.
+cudaError_t raw_matmul(const RawMatmul& arguments, cudaStream_t stream);
+
+}  // namespace quantloom::kernels

@@ -31,6 +31,11 @@ inline std::string shortened(std::string_view text) {
   return result;
 }
 
-inline std::string in_quotes(std::string_view text) { return "'" + shortened(text) + "'"; }
+inline std::string in_quotes(std::string_view text) {
+  std::string result(1, '\'');
+  result += shortened(text);
+  result += '\'';
+  return result;
+}
 
 }  // namespace quantloom

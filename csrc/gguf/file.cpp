@@ -44,7 +44,7 @@ template <typename T>
 
 template <typename T, typename Stored>
 concept SameFamily = std::is_same_v<T, Stored> ||
-                     (std::is_floating_point_v<T>&& std::is_floating_point_v<Stored>) ||
+                     (std::is_floating_point_v<T> && std::is_floating_point_v<Stored>) ||
                      (std::is_integral_v<T> && std::is_integral_v<Stored> &&
                       not std::is_same_v<T, bool> && not std::is_same_v<Stored, bool>);
 

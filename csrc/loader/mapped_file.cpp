@@ -55,7 +55,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0) fail("open", path, last_error());
   try {
-    struct stat status {};
+    struct stat status{};
     if (::fstat(descriptor_, &status) != 0) fail("open", path, last_error());
     if (S_ISDIR(status.st_mode)) fail("open", path, "it is a folder");
     if (not S_ISREG(status.st_mode)) fail("open", path, "it is not a regular file");
@@ -105,7 +105,7 @@ void MappedFile::advise(std::span<const std::byte> bytes, Advice advice) const {
 }
 
 void MappedFile::check_unchanged() const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(descriptor_, &status) != 0) fail("read", path_, last_error());
   if (static_cast<std::size_t>(status.st_size) != size_ ||
       modified_nanoseconds(status) != modified_nanoseconds_) {

@@ -1,0 +1,383 @@
+"""`quantloom.open`: a GGUF file as a mapping of metadata and a mapping of lazy tensors."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom import _quantloom
+from quantloom.errors import Closed, ModelError
+
+__all__ = ["File", "LazyTensor", "Metadata", "MetadataValue", "Tensors", "open"]
+
+MetadataValue: TypeAlias = "str | bytes | int | float | bool | list[str] | npt.NDArray[Any]"
+"""What a metadata key can hold.
+
+Strings are `str`; one whose bytes are not UTF-8 comes as `bytes`, also inside a list, so that
+nothing is lost or made up. Arrays of strings are lists, arrays of numbers and bools NumPy arrays of
+the file's own type.
+"""
+
+# NumPy's view of the types that are plain numbers but no weight format.
+_PLAIN = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
+
+
+def open(path: str | os.PathLike[str]) -> File:
+    """Opens a GGUF file, or a split one by any of its shards, reading its header only.
+
+    Args:
+        path: the file; the other shards of a split file are found beside it by their names.
+
+    Returns:
+        The file, mapped into memory. Use it as a context manager or call `close()`.
+
+    Raises:
+        FileError: the file is absent or cannot be mapped.
+        GGUFError: the file is not valid GGUF; the error names the key or tensor, the byte offset
+            and the limit.
+    """
+    return File(path)
+
+
+class _Handle:
+    """The C++ file, shared by a File and all that it handed out; None once closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = _quantloom.GGUFFile.open(path)
+
+    @property
+    def closed(self) -> bool:
+        return self._file is None
+
+    @property
+    def file(self) -> Any:
+        if self._file is None:
+            raise Closed(f"{self.path.name} is closed", subject=str(self.path))
+        return self._file
+
+    def close(self) -> None:
+        self._file = None
+
+
+class Metadata(Mapping[str, MetadataValue]):
+    """The metadata in file order. A value is converted when it is first asked for, and then kept.
+
+    Treat lists as read-only; arrays are.
+    """
+
+    def __init__(self, handle: _Handle) -> None:
+        self._handle = handle
+        self._position = {key: i for i, key in enumerate(handle.file.keys())}
+        self._values: dict[str, MetadataValue] = {}
+
+    def __getitem__(self, key: str) -> MetadataValue:
+        position = self._position[key]
+        file = self._handle.file
+        if key not in self._values:
+            value = file.value(position)
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            self._values[key] = value
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._position)
+
+    def __len__(self) -> int:
+        return len(self._position)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._position
+
+    def type(self, key: str) -> str:
+        """The type in the file: "uint32", "string", ... or, for an array, "string[32000]"."""
+        name, size = self._handle.file.value_type(self._position[key])
+        return name if size is None else f"{name}[{size}]"
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for key, position in self._position.items():
+            _, size = self._handle.file.value_type(position)
+            # Long arrays show their type alone: looking at a file converts no vocabulary.
+            value = "..." if size is not None and size > 8 else str(self[key])
+            yield key, self.type(key), _shortened(value)
+
+    def __repr__(self) -> str:
+        if self._handle.closed:
+            return "<Metadata of a closed file>"
+        return _text_table(("key", "type", "value"), self._rows())
+
+    def _repr_html_(self) -> str:
+        return _html_table(("key", "type", "value"), [] if self._handle.closed else self._rows())
+
+
+class LazyTensor:
+    """A tensor that stays in the file until it is asked for.
+
+    Attributes:
+        name: such as "blk.0.attn_q.weight".
+        shape: NumPy order: rows before columns; the last one is the length of a row.
+        format: the type's name, such as "Q4_K".
+        nbytes: bytes of its blocks.
+        offset: where its blocks begin, in bytes from the start of its file.
+        shard: which file of a split one, from 0.
+    """
+
+    def __init__(
+        self,
+        handle: _Handle,
+        position: int,
+        fields: tuple[str, tuple[int, ...], str, int, int, int],
+    ) -> None:
+        self._handle = handle
+        self._position = position
+        self.name, self.shape, self.format, self.nbytes, self.offset, self.shard = fields
+
+    @property
+    def type(self) -> str:
+        """The same as `format`."""
+        return self.format
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        product = 1
+        for length in self.shape:
+            product *= length
+        return product
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that one weight takes in the file, its share of the scales included."""
+        return 8 * self.nbytes / self.size
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """The blocks as they stand in the file: a flat read-only view, nothing is copied.
+
+        The view keeps the mapping alive, also after the file's `close()`.
+
+        Raises:
+            Closed: the file was closed.
+            FileError: the file has changed on disk since it was opened.
+            GGUFError: the file is a header without tensor data.
+        """
+        view: npt.NDArray[np.uint8] = self._handle.file.tensor_bytes(self._position)
+        return view
+
+    def dequantize(self, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """The weights as a new array of `shape` and `dtype`, decoded in float32.
+
+        Raises:
+            ModelError: no decoder exists for the tensor's type; the message names it.
+            Closed, FileError, GGUFError: as for `bytes`.
+        """
+        blocks = self.bytes
+        if self.format in _PLAIN:
+            values = blocks.view(_PLAIN[self.format])
+            return values.reshape(self.shape).astype(dtype)
+        from quantloom.formats import tensor_type
+
+        entry = tensor_type(self.format)
+        if not entry.served:
+            raise ModelError(
+                f"tensor {self.name!r} is of type {self.format}, for which there is no decoder",
+                subject=self.name,
+            )
+        decoded: npt.NDArray[np.float32] = _quantloom.dequantize(blocks, entry.id)
+        return decoded.reshape(self.shape).astype(dtype, copy=False)
+
+    def check_finite(self) -> None:
+        """Looks for NaN and Inf in the scales of all blocks.
+
+        Raises:
+            GGUFError: naming the first block that has one, with its byte offset.
+            Closed, FileError: as for `bytes`.
+        """
+        self._handle.file.check_finite(self._position)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("decoding a tensor always makes a new array")
+        return self.dequantize(np.float32 if dtype is None else dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _row(self) -> tuple[str, str, str, str]:
+        shape = " x ".join(str(length) for length in self.shape)
+        return self.name, self.format, shape, _bytes_text(self.nbytes)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(str(length) for length in self.shape)
+        return f"<LazyTensor {self.name!r}: {self.format}, {shape}, {_bytes_text(self.nbytes)}>"
+
+    def _repr_html_(self) -> str:
+        return _html_table(("tensor", "format", "shape", "size"), [self._row()])
+
+
+class Tensors(Mapping[str, LazyTensor]):
+    """The tensors by name, in file order."""
+
+    def __init__(self, handle: _Handle) -> None:
+        self._handle = handle
+        self._position = {name: i for i, name in enumerate(handle.file.tensor_names())}
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        position = self._position[name]
+        return LazyTensor(self._handle, position, self._handle.file.tensor(position))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._position)
+
+    def __len__(self) -> int:
+        return len(self._position)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._position
+
+    def __repr__(self) -> str:
+        if self._handle.closed:
+            return "<Tensors of a closed file>"
+        rows = (tensor._row() for tensor in self.values())
+        return _text_table(("tensor", "format", "shape", "size"), rows)
+
+    def _repr_html_(self) -> str:
+        rows = [] if self._handle.closed else [tensor._row() for tensor in self.values()]
+        return _html_table(("tensor", "format", "shape", "size"), rows)
+
+
+class File:
+    """An open GGUF file. Made by :func:`open`.
+
+    Attributes:
+        path: as given to :func:`open`.
+        version: of the format, 2 or 3.
+        alignment: of the tensors' data, in bytes.
+        metadata: the keys and their values, a mapping.
+        tensors: the tensors by name, a mapping.
+        has_data: False for a table of tensors that ends where their data would begin.
+        shards: number of files, 1 unless the file is split.
+        nbytes: size of the file, of all shards together.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._handle = _Handle(self.path)
+        file = self._handle.file
+        self.version: int = file.version
+        self.alignment: int = file.alignment
+        self.has_data: bool = file.has_data
+        self.shards: int = file.shard_count
+        self.nbytes: int = file.total_bytes
+        self.metadata = Metadata(self._handle)
+        self.tensors = Tensors(self._handle)
+
+    @property
+    def architecture(self) -> str | None:
+        """The value of `general.architecture`; None where it is absent or no text."""
+        value = self.metadata.get("general.architecture")
+        return value if isinstance(value, str) else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._handle.closed
+
+    def close(self) -> None:
+        """Lets go of the file; its metadata and tensors raise Closed from then on.
+
+        Arrays that were handed out stay valid; the mapping goes with the last of them.
+        """
+        self._handle.close()
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _summary(self) -> str:
+        state = ", closed" if self.closed else "" if self.has_data else ", header only"
+        parts = f", {self.shards} shards" if self.shards > 1 else ""
+        return (
+            f"GGUF version {self.version}, {len(self.metadata)} keys, {len(self.tensors)} tensors, "
+            f"{_bytes_text(self.nbytes)}{parts}{state}"
+        )
+
+    def __repr__(self) -> str:
+        kind = "" if self.closed or self.architecture is None else f" {self.architecture}"
+        return (
+            f"<quantloom.File {_shortened(self.path.name)!r}:{_shortened(kind)} {self._summary()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        head = f"<p><b>{_escaped(self.path.name)}</b>: {_escaped(self._summary())}</p>"
+        if self.closed:
+            return head
+        return (
+            f"{head}<details><summary>metadata</summary>{self.metadata._repr_html_()}</details>"
+            f"<details><summary>tensors</summary>{self.tensors._repr_html_()}</details>"
+        )
+
+
+def _bytes_text(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def _shortened(text: str, limit: int = 64) -> str:
+    """At most `limit` characters; those that do not print are escaped."""
+    head = text[: limit + 1]
+    shown = (
+        head
+        if head.isprintable()
+        else "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head
+        )
+    )
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _escaped(text: str) -> str:
+    return html.escape(_shortened(text))
+
+
+def _text_table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [header, *(tuple(_shortened(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _html_table(header: tuple[str, ...], rows: Any) -> str:
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,1 @@
+"""Makes the small model that quantloom ships: text, vocabulary, training, export."""

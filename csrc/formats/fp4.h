@@ -5,14 +5,13 @@
 #include <cstdint>
 
 #include "formats/format.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
 // Bits 0..2 are the magnitude, bit 3 the sign: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives.
-QL_HOST_DEVICE inline std::int8_t doubled_e2m1(int code) {
-  constexpr std::uint64_t magnitudes = 0x0c08060403020100u;  // byte m: magnitude of code m
-  const int magnitude = static_cast<int>((magnitudes >> (8 * (code & 7))) & 255u);
-  return static_cast<std::int8_t>((code & 8) != 0 ? -magnitude : magnitude);
+QL_HOST_DEVICE inline std::uint64_t doubled_e2m1(std::uint64_t codes) {
+  return lookup8(codes, 0x0c08060403020100u, 0xf4f8fafcfdfeff00u);
 }
 
 }  // namespace quantloom::formats

@@ -6,6 +6,7 @@
 #include "formats/format.h"
 #include "formats/half.h"
 #include "formats/iq4.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -31,9 +32,8 @@ struct IQ4_NL {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 8 * (k & 1);
     const int shift = k < 2 ? 0 : 4;
-    for (int i = 0; i < 8; ++i) q[i] = iq4_value(source[i] >> shift);
+    unpack8(iq4_values(load8(block.quants + 8 * (k & 1)) >> shift), q);
   }
 };
 

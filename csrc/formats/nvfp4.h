@@ -7,6 +7,7 @@
 #include "formats/format.h"
 #include "formats/fp4.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -39,9 +40,8 @@ struct NVFP4 {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 8 * (k / 2);
     const int shift = (k & 1) == 0 ? 0 : 4;
-    for (int i = 0; i < 8; ++i) q[i] = doubled_e2m1(source[i] >> shift);
+    unpack8(doubled_e2m1(load8(block.quants + 8 * (k / 2)) >> shift), q);
   }
 };
 

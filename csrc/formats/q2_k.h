@@ -6,6 +6,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -35,9 +36,9 @@ struct Q2_K {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 32 * (k / 16) + 8 * (k % 4);
+    const std::uint64_t bytes = load8(block.quants + 32 * (k / 16) + 8 * (k % 4));
     const int shift = 2 * (k / 4 % 4);
-    for (int i = 0; i < 8; ++i) q[i] = static_cast<std::int8_t>((source[i] >> shift) & 3);
+    unpack8((bytes >> shift) & in_each_byte(3), q);
   }
 };
 

@@ -6,6 +6,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -37,13 +38,13 @@ struct Q3_K {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* low = block.low_bits + 32 * (k / 16) + 8 * (k % 4);
-    const std::uint8_t* high = block.high_bits + 8 * (k % 4);
+    const std::uint64_t low = load8(block.low_bits + 32 * (k / 16) + 8 * (k % 4));
+    const std::uint64_t high = load8(block.high_bits + 8 * (k % 4));
     const int shift = 2 * (k / 4 % 4);
     const int bit = k / 4;
-    for (int i = 0; i < 8; ++i) {
-      q[i] = static_cast<std::int8_t>((((low[i] >> shift) & 3) | ((high[i] >> bit) & 1) << 2) - 4);
-    }
+    const std::uint64_t bits =
+        ((low >> shift) & in_each_byte(3)) | ((high >> bit) & in_each_byte(1)) << 2;
+    unpack8(subtract8(bits, 4), q);
   }
 };
 

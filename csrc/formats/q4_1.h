@@ -5,6 +5,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -31,9 +32,9 @@ struct Q4_1 {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 8 * (k & 1);
     const int shift = k < 2 ? 0 : 4;
-    for (int i = 0; i < 8; ++i) q[i] = static_cast<std::int8_t>((source[i] >> shift) & 15);
+    const std::uint64_t low = (load8(block.quants + 8 * (k & 1)) >> shift) & in_each_byte(15);
+    unpack8(low, q);
   }
 };
 

@@ -7,6 +7,7 @@
 #include "formats/format.h"
 #include "formats/half.h"
 #include "formats/k_scales.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -36,9 +37,8 @@ struct Q4_K {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 32 * (k / 8) + 8 * (k % 4);
-    const int shift = k % 8 < 4 ? 0 : 4;
-    for (int i = 0; i < 8; ++i) q[i] = static_cast<std::int8_t>((source[i] >> shift) & 15);
+    const std::uint64_t bytes = load8(block.quants + 32 * (k / 8) + 8 * (k % 4));
+    unpack8((bytes >> (k % 8 < 4 ? 0 : 4)) & in_each_byte(15), q);
   }
 };
 

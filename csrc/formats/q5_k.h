@@ -7,6 +7,7 @@
 #include "formats/format.h"
 #include "formats/half.h"
 #include "formats/k_scales.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -37,13 +38,11 @@ struct Q5_K {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    const std::uint8_t* source = block.quants + 32 * (k / 8) + 8 * (k % 4);
-    const std::uint8_t* high = block.high_bits + 8 * (k % 4);
+    const std::uint64_t low = load8(block.quants + 32 * (k / 8) + 8 * (k % 4));
+    const std::uint64_t high = load8(block.high_bits + 8 * (k % 4));
     const int shift = k % 8 < 4 ? 0 : 4;
     const int bit = k / 4;
-    for (int i = 0; i < 8; ++i) {
-      q[i] = static_cast<std::int8_t>(((source[i] >> shift) & 15) | ((high[i] >> bit) & 1) << 4);
-    }
+    unpack8(((low >> shift) & in_each_byte(15)) | ((high >> bit) & in_each_byte(1)) << 4, q);
   }
 };
 

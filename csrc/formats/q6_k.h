@@ -6,6 +6,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -39,13 +40,12 @@ struct Q6_K {
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
     const int half = k / 16;
     const int quarter = k / 4 % 4;
-    const std::uint8_t* low = block.low_bits + 64 * half + 8 * (k % 8);
-    const std::uint8_t* high = block.high_bits + 32 * half + 8 * (k % 4);
+    const std::uint64_t low = load8(block.low_bits + 64 * half + 8 * (k % 8));
+    const std::uint64_t high = load8(block.high_bits + 32 * half + 8 * (k % 4));
     const int low_shift = quarter < 2 ? 0 : 4;
-    for (int i = 0; i < 8; ++i) {
-      const int bits = ((low[i] >> low_shift) & 15) | ((high[i] >> (2 * quarter)) & 3) << 4;
-      q[i] = static_cast<std::int8_t>(bits - 32);
-    }
+    const std::uint64_t bits =
+        ((low >> low_shift) & in_each_byte(15)) | ((high >> (2 * quarter)) & in_each_byte(3)) << 4;
+    unpack8(subtract8(bits, 32), q);
   }
 };
 

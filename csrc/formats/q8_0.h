@@ -5,6 +5,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -30,7 +31,7 @@ struct Q8_0 {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    for (int i = 0; i < 8; ++i) q[i] = block.quants[8 * k + i];
+    unpack8(load8(block.quants + 8 * k), q);
   }
 };
 

@@ -6,6 +6,7 @@
 
 #include "formats/format.h"
 #include "formats/half.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -34,27 +35,32 @@ struct TQ1_0 {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    for (int i = 0; i < 8; ++i) {
-      int byte = 0;
-      int digit = 0;
-      if (k < 20) {
-        byte = block.quants[8 * (k % 4) + i];
-        digit = k / 4;
-      } else if (k < 30) {
-        byte = block.quants[32 + 8 * (k % 2) + i];
-        digit = (k - 20) / 2;
-      } else {
-        byte = block.rest[i % 4];
-        digit = 2 * (k - 30) + i / 4;
-      }
-      q[i] = trit(byte, digit);
+    if (k < 20) {
+      unpack8(trits(load8(block.quants + 8 * (k % 4)), k / 4), q);
+    } else if (k < 30) {
+      unpack8(trits(load8(block.quants + 32 + 8 * (k % 2)), (k - 20) / 2), q);
+    } else {
+      std::uint32_t four;
+      memcpy(&four, block.rest, sizeof(four));
+      const std::uint64_t low = trits(four, 2 * (k - 30));
+      const std::uint64_t high = trits(four, 2 * (k - 30) + 1);
+      unpack8((low & 0xffffffffu) | high << 32, q);
     }
   }
 
  private:
-  QL_HOST_DEVICE static std::int8_t trit(int byte, int digit) {
-    const int power = digit == 0 ? 1 : digit == 1 ? 3 : digit == 2 ? 9 : digit == 3 ? 27 : 81;
-    return static_cast<std::int8_t>((((byte * power) & 255) * 3 >> 8) - 1);
+  // Digit n of a byte is (byte * 3^n mod 256) * 3 / 256. Even and odd bytes take turns in 16-bit
+  // lanes, which hold 255 * 81.
+  QL_HOST_DEVICE static std::uint64_t trits(std::uint64_t bytes, int digit) {
+    constexpr std::uint64_t even = 0x00ff00ff00ff00ffu;
+    const std::uint64_t power = digit == 0   ? 1
+                                : digit == 1 ? 3
+                                : digit == 2 ? 9
+                                : digit == 3 ? 27
+                                             : 81;
+    const std::uint64_t first = ((((bytes & even) * power) & even) * 3) >> 8 & even;
+    const std::uint64_t second = ((((bytes >> 8 & even) * power) & even) * 3) & ~even;
+    return subtract8(first | second, 1);
   }
 };
 

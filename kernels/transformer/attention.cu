@@ -2,8 +2,7 @@
 
 namespace quantloom::kernels {
 
-std::int64_t attention_workspace_bytes(int heads, int head_size) {
-  static_cast<void>(heads);
+std::int64_t attention_workspace_bytes(int head_size) {
   return std::int64_t{counter_slots} * sizeof(int) +
          std::int64_t{partial_slots} * rows_per_partial *
              static_cast<std::int64_t>(sizeof(float2) + head_size * sizeof(float));

@@ -79,7 +79,7 @@ struct Attention {
   void* workspace;  // attention_workspace_bytes() of device memory, for the partial sums of a split cache
 };
 // Bytes of workspace that any call with at most these sizes needs.
-std::int64_t attention_workspace_bytes(int heads, int head_size);
+std::int64_t attention_workspace_bytes(int head_size);
 cudaError_t attention(const Attention& arguments, cudaStream_t stream);
 
 }  // namespace quantloom::kernels

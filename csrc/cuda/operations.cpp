@@ -1,0 +1,305 @@
+#include "cuda/operations.h"
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "cuda/replay.h"
+#include "dequantize/dequantize.h"
+#include "device/cuda_call.h"
+#include "device/memory.h"
+#include "device/runtime.h"
+#include "formats/types.h"
+#include "raw_matmul/raw_matmul.h"
+#include "sample/sample.h"
+#include "transformer/transformer.h"
+
+namespace quantloom::cuda {
+namespace {
+
+using device::Buffer;
+using ops::Weight;
+
+constexpr std::size_t mark_slots = 64;
+
+kernels::Activation kernel_activation(ops::Activation activation) {
+  switch (activation) {
+    case ops::Activation::silu:
+      return kernels::Activation::silu;
+    case ops::Activation::gelu:
+      return kernels::Activation::gelu;
+    case ops::Activation::gelu_tanh:
+      return kernels::Activation::gelu_tanh;
+  }
+  throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
+}
+
+kernels::Cache kernel_cache(const ops::CacheLayer& cache) {
+  const auto type = [&] {
+    switch (cache.type) {
+      case ops::CacheType::f16:
+        return kernels::CacheType::f16;
+      case ops::CacheType::f32:
+        return kernels::CacheType::f32;
+      case ops::CacheType::q8_0:
+        return kernels::CacheType::q8_0;
+    }
+    throw Error(ErrorKind::invalid_argument, "this cache type has no kernel", "cache_type");
+  }();
+  return {.type = type,
+          .capacity = cache.capacity,
+          .kv_heads = cache.kv_heads,
+          .head_size = cache.head_size,
+          .keys = cache.keys,
+          .values = cache.values,
+          .key_scales = cache.key_scales,
+          .value_scales = cache.value_scales};
+}
+
+class CudaOperations final : public ops::Operations {
+ public:
+  CudaOperations(const device::Device& device, ops::Precision precision)
+      : device_(device), precision_(precision), stream_(device) {
+    marks_.reserve(mark_slots);
+    for (std::size_t i = 0; i < mark_slots; ++i) {
+      marks_.push_back(std::make_unique<device::Event>(device));
+    }
+  }
+
+  device::Device device() const override { return device_; }
+  ops::Precision precision() const override { return precision_; }
+
+  ops::Buffer allocate(std::size_t bytes, const char* what) override {
+    return device::allocate(device_, bytes, stream_.get(), what);
+  }
+  void write(void* to, const void* host, std::size_t bytes) override {
+    device::copy(to, device_, host, {}, bytes, stream_.get());
+  }
+  void read(void* host, const void* from, std::size_t bytes) override {
+    device::copy(host, {}, from, device_, bytes, stream_.get());
+    synchronize();
+  }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    device::copy(to, device_, from, device_, bytes, stream_.get());
+  }
+  void synchronize() override { device::synchronize(device_, stream_.get()); }
+
+  void reserve(const ops::Limits& limits) override {
+    const auto floats = static_cast<std::size_t>(limits.tokens) *
+                        static_cast<std::size_t>(limits.width) * sizeof(float);
+    normed_ = allocate(floats, "normed activations");
+    scratch_ = allocate(floats, "activations between two kernels");
+    const auto attention = static_cast<std::size_t>(
+        kernels::attention_workspace_bytes(limits.head_size));
+    attention_ = allocate(attention, "attention workspace");
+    device::fill_zero(attention_.get(), device_, attention, stream_.get());
+    const auto sample =
+        static_cast<std::size_t>(kernels::sample_workspace_bytes(limits.vocabulary));
+    sample_ = allocate(sample, "sampler workspace");
+    device::fill_zero(sample_.get(), device_, sample, stream_.get());
+    limits_ = limits;
+    replay_.clear();
+  }
+
+  ops::Buffer allocate_shared(std::size_t bytes, const char* what) override {
+    Buffer buffer = device::allocate_pinned(bytes, what);
+    std::memset(buffer.get(), 0, bytes);
+    return buffer;
+  }
+
+  std::uint64_t mark() override {
+    const device::CurrentDevice current(device_);
+    marks_[++ticket_ % mark_slots]->record(stream_.get());
+    return ticket_;
+  }
+  void wait(std::uint64_t ticket) override {
+    if (ticket == 0 || ticket > ticket_) return;
+    // A slot used again holds a later mark, and what is before that one is before this one too.
+    marks_[ticket % mark_slots]->synchronize();
+  }
+  void replay(std::uint64_t key, const std::function<void()>& calls) override {
+    const device::CurrentDevice current(device_);
+    replay_.run(key, stream_.get(), calls);
+  }
+
+  std::vector<ops::Buffer> place(std::span<Weight* const> weights,
+                                 const ops::Progress& progress) override {
+    std::uint64_t total = 0;
+    for (const Weight* weight : weights) total += weight_bytes(*weight);
+    std::vector<ops::Buffer> buffers;
+    std::uint64_t done = 0;
+    for (Weight* weight : weights) {
+      const std::uint64_t bytes = weight_bytes(*weight);
+      buffers.push_back(allocate(bytes, weight->name.c_str()));
+      write(buffers.back().get(), weight->blocks, bytes);
+      weight->blocks = buffers.back().get();
+      done += bytes;
+      if (progress) progress(done, total);
+    }
+    synchronize();
+    return buffers;
+  }
+
+  void embed(const Weight& table, const std::int32_t* tokens, std::int64_t count, float scale,
+             float* out) override {
+    launch("embed", {{"tokens", count}, {"columns", table.columns}}, [&] {
+      return kernels::embed(table.format, table.blocks, table.rows, table.columns, tokens, count,
+                            scale, out, stream_.get());
+    });
+  }
+
+  void norm_project(const float* x, std::int64_t tokens, const ops::Norm& norm,
+                    std::span<const ops::Projection> outputs) override {
+    const std::int64_t width = outputs.front().weight->columns;
+    this->norm(x, tokens, width, norm, scratch(normed_));
+    for (const ops::Projection& output : outputs) {
+      matmul(scratch(normed_), tokens, *output.weight, output.bias, false, output.out);
+    }
+  }
+
+  void rope_store(const ops::RopeStore& a) override {
+    const std::int64_t tokens = a.positions.count;
+    launch("rope_store", {{"tokens", tokens}, {"heads", a.heads}, {"head_size", a.cache.head_size}},
+           [&] {
+             return kernels::rope_store({.q = a.q,
+                                         .k = a.k,
+                                         .v = a.v,
+                                         .tokens = narrow_to_int32(tokens, "tokens"),
+                                         .heads = a.heads,
+                                         .q_norm = a.q_norm.weight,
+                                         .k_norm = a.k_norm.weight,
+                                         .q_epsilon = a.q_norm.epsilon,
+                                         .k_epsilon = a.k_norm.epsilon,
+                                         .table = a.rope.table,
+                                         .dimensions = a.rope.dimensions,
+                                         .interleaved = a.rope.interleaved,
+                                         .first = a.positions.first,
+                                         .cache = kernel_cache(a.cache)},
+                                        stream_.get());
+           });
+  }
+
+  void attention(const ops::Attention& a) override {
+    const std::int64_t tokens = a.positions.count;
+    launch("attention", {{"tokens", tokens}, {"heads", a.heads}, {"bound", a.positions.bound}},
+           [&] {
+             return kernels::attention({.q = a.q,
+                                        .out = a.out,
+                                        .tokens = narrow_to_int32(tokens, "tokens"),
+                                        .heads = a.heads,
+                                        .scale = a.scale,
+                                        .soft_cap = a.soft_cap,
+                                        .window = a.window,
+                                        .first = a.positions.first,
+                                        .bound = a.positions.bound,
+                                        .cache = kernel_cache(a.cache),
+                                        .workspace = attention_.get()},
+                                       stream_.get());
+           });
+  }
+
+  void project_add(const float* x, std::int64_t tokens, const Weight& weight, const float* bias,
+                   float* residual) override {
+    matmul(x, tokens, weight, bias, true, residual);
+  }
+
+  void norm_gate_up(const float* x, std::int64_t tokens, const ops::Norm& norm, const Weight& gate,
+                    const Weight& up, ops::Activation activation, float* out) override {
+    this->norm(x, tokens, gate.columns, norm, scratch(normed_));
+    matmul(scratch(normed_), tokens, gate, nullptr, false, out);
+    matmul(scratch(normed_), tokens, up, nullptr, false, scratch(scratch_));
+    activate(out, scratch(scratch_), tokens * gate.rows, activation, out);
+  }
+
+  void norm(const float* x, std::int64_t rows, std::int64_t width, const ops::Norm& norm,
+            float* out) override {
+    launch("rms_norm", {{"rows", rows}, {"width", width}}, [&] {
+      return kernels::rms_norm({.x = x,
+                                .weight = norm.weight,
+                                .epsilon = norm.epsilon,
+                                .rows = narrow_to_int32(rows, "rows"),
+                                .width = narrow_to_int32(width, "width"),
+                                .out = out},
+                               stream_.get());
+    });
+  }
+
+  void project(const float* x, std::int64_t tokens, const ops::Projection& output) override {
+    matmul(x, tokens, *output.weight, output.bias, false, output.out);
+  }
+  void add(const float* a, const float* b, std::int64_t count, float* out) override {
+    launch("add", {{"count", count}}, [&] { return kernels::add(a, b, count, out, stream_.get()); });
+  }
+  void activate(const float* gate, const float* up, std::int64_t count, ops::Activation activation,
+                float* out) override {
+    launch("activate", {{"count", count}}, [&] {
+      return kernels::activate(gate, up, count, kernel_activation(activation), out, stream_.get());
+    });
+  }
+  void soft_cap(float* x, std::int64_t count, float cap) override {
+    launch("soft_cap", {{"count", count}},
+           [&] { return kernels::soft_cap(x, count, cap, stream_.get()); });
+  }
+  void sample(const ops::Sample& arguments) override {
+    launch("sample", {{"vocabulary", arguments.vocabulary}},
+           [&] { return kernels::sample(arguments, sample_.get(), stream_.get()); });
+  }
+
+ private:
+  static float* scratch(const ops::Buffer& buffer) { return static_cast<float*>(buffer.get()); }
+
+  static std::uint64_t weight_bytes(const Weight& weight) {
+    const formats::TypeInfo* info = formats::type_info(static_cast<std::uint32_t>(weight.format));
+    return static_cast<std::uint64_t>(weight.rows) *
+           static_cast<std::uint64_t>(weight.columns / info->elements) *
+           static_cast<std::uint64_t>(info->bytes);
+  }
+
+  template <class Function>
+  void launch(const char* name, std::initializer_list<device::Shape> shapes, Function function) {
+    const device::CurrentDevice current(device_);
+    device::launch_check(name, shapes, stream_.get(), function());
+  }
+
+  void matmul(const float* x, std::int64_t tokens, const Weight& weight, const float* bias,
+              bool accumulate, float* out) {
+    launch(weight.name.c_str(),
+           {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}}, [&] {
+             return kernels::raw_matmul({.format = weight.format,
+                                         .blocks = weight.blocks,
+                                         .rows = weight.rows,
+                                         .columns = weight.columns,
+                                         .x = x,
+                                         .tokens = tokens,
+                                         .bias = bias,
+                                         .accumulate = accumulate,
+                                         .out = out},
+                                        stream_.get());
+           });
+  }
+
+  device::Device device_;
+  ops::Precision precision_;
+  device::OwnedStream stream_;
+  ops::Limits limits_;
+  ops::Buffer normed_;
+  ops::Buffer scratch_;
+  ops::Buffer attention_;
+  ops::Buffer sample_;
+  Replay replay_;
+  std::vector<std::unique_ptr<device::Event>> marks_;
+  std::uint64_t ticket_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
+                                                 ops::Precision precision) {
+  device::require_usable(device);
+  return std::make_unique<CudaOperations>(device, precision);
+}
+
+}  // namespace quantloom::cuda

@@ -1,0 +1,31 @@
+// Steps recorded as CUDA graphs, one for each key.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "device/runtime.h"
+
+namespace quantloom::cuda {
+
+class Replay {
+ public:
+  // The first call under a key runs as it is, so that modules are loaded; the second is recorded; from then on the
+  // recording runs. Errors: device.
+  void run(std::uint64_t key, device::Stream stream, const std::function<void()>& calls);
+  void clear() { graphs_.clear(); }
+
+ private:
+  struct Destroy {
+    void operator()(cudaGraphExec_t graph) const { static_cast<void>(cudaGraphExecDestroy(graph)); }
+  };
+  using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Destroy>;
+
+  std::map<std::uint64_t, Graph> graphs_;  // null: ran once
+};
+
+}  // namespace quantloom::cuda

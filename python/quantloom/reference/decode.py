@@ -8,6 +8,8 @@ from quantloom.errors import InvalidArgument
 from quantloom.reference import floats, fp4, i_quants, k_quants, legacy, ternary
 from quantloom.reference.layout import Bytes, Floats, Layout
 
+__all__ = ["FORMATS", "Layout", "dequantize"]
+
 FORMATS: dict[str, Layout] = {
     **floats.FORMATS,
     **legacy.FORMATS,

@@ -24,7 +24,8 @@ def _grid(text: str, levels: tuple[int, ...], weights: int) -> NDArray[np.int64]
     codes = np.cumsum(np.array(differences, np.int64))
     digit = 2 if len(levels) == 3 else 3
     numbers = codes[:, None] >> (digit * np.arange(weights)) & (2**digit - 1)
-    return np.array(levels, np.int64)[numbers]
+    grid: NDArray[np.int64] = np.array(levels, np.int64)[numbers]
+    return grid
 
 
 _TEXTS = {

@@ -38,7 +38,8 @@ def eight_signs(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def half_steps(d: NDArray[np.float16], scales: NDArray[np.int64], factor: float) -> Floats:
     """d * (scale + 1/2) * factor per group, exact in float32."""
-    return to_float(d)[:, None] * ((to_float(scales) + np.float32(0.5)) * np.float32(factor))
+    steps: Floats = (to_float(scales) + np.float32(0.5)) * np.float32(factor)
+    return to_float(d)[:, None] * steps
 
 
 def odd_steps(d: Floats, scales: NDArray[np.int64]) -> Floats:

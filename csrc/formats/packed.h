@@ -19,6 +19,12 @@ QL_HOST_DEVICE inline std::uint64_t load8(const void* bytes) {
   return word;
 }
 
+QL_HOST_DEVICE inline std::uint32_t load4(const void* bytes) {
+  std::uint32_t word;
+  memcpy(&word, bytes, sizeof(word));
+  return word;
+}
+
 // Each byte less `value`; bytes and value are 0..127, so that no borrow leaves a byte.
 QL_HOST_DEVICE inline std::uint64_t subtract8(std::uint64_t word, std::uint32_t value) {
   return ((word | in_each_byte(0x80)) - in_each_byte(value)) ^ in_each_byte(0x80);

@@ -35,32 +35,24 @@ struct TQ1_0 {
   }
 
   QL_HOST_DEVICE static void quants8(const Block& block, int k, std::int8_t q[8]) {
-    if (k < 20) {
-      unpack8(trits(load8(block.quants + 8 * (k % 4)), k / 4), q);
-    } else if (k < 30) {
-      unpack8(trits(load8(block.quants + 32 + 8 * (k % 2)), (k - 20) / 2), q);
-    } else {
-      std::uint32_t four;
-      memcpy(&four, block.rest, sizeof(four));
-      const std::uint64_t low = trits(four, 2 * (k - 30));
-      const std::uint64_t high = trits(four, 2 * (k - 30) + 1);
-      unpack8((low & 0xffffffffu) | high << 32, q);
-    }
+    const bool last = k >= 30;  // one word of four bytes holds its eight weights, as two digits
+    const int first = k < 20 ? 8 * (k % 4) : last ? 48 : 32 + 8 * (k % 2);
+    const int digit = k < 20 ? k / 4 : last ? 2 * (k - 30) : (k - 20) / 2;
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(&block) + first;
+    const std::uint64_t low = trits(load4(bytes), digit);
+    const std::uint64_t high = trits(load4(bytes + (last ? 0 : 4)), last ? digit + 1 : digit);
+    unpack8(subtract8(low | high << 32, 1), q);
   }
 
  private:
-  // Digit n of a byte is (byte * 3^n mod 256) * 3 / 256. Even and odd bytes take turns in 16-bit
-  // lanes, which hold 255 * 81.
-  QL_HOST_DEVICE static std::uint64_t trits(std::uint64_t bytes, int digit) {
-    constexpr std::uint64_t even = 0x00ff00ff00ff00ffu;
-    const std::uint64_t power = digit == 0   ? 1
-                                : digit == 1 ? 3
-                                : digit == 2 ? 9
-                                : digit == 3 ? 27
-                                             : 81;
-    const std::uint64_t first = ((((bytes & even) * power) & even) * 3) >> 8 & even;
-    const std::uint64_t second = ((((bytes >> 8 & even) * power) & even) * 3) & ~even;
-    return subtract8(first | second, 1);
+  // Digit n of each of four bytes, (byte * 3^n mod 256) * 3 / 256. Even and odd bytes take turns in
+  // 16-bit lanes, which hold 255 * 81.
+  QL_HOST_DEVICE static std::uint32_t trits(std::uint32_t bytes, int digit) {
+    constexpr std::uint32_t even = 0x00ff00ffu;
+    const std::uint32_t power = digit == 4 ? 81u : (0x1b090301u >> (8 * digit)) & 255u;
+    const std::uint32_t first = ((((bytes & even) * power) & even) * 3u) >> 8 & even;
+    const std::uint32_t second = ((((bytes >> 8 & even) * power) & even) * 3u) & ~even;
+    return first | second;
   }
 };
 

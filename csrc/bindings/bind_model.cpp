@@ -1,3 +1,242 @@
-#include "bindings/bindings.h"
+// quantloom._quantloom.Model and Session: what python/quantloom/model.py stands on.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
-void bind_model(pybind11::module_&) {}
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "bindings/bindings.h"
+#include "device/device.h"
+#include "generate/session.h"
+#include "loader/model_file.h"
+#include "model/backend.h"
+#include "model/model.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using namespace quantloom;
+using generate::FinishReason;
+using generate::GenerateOptions;
+using generate::Session;
+using model::Model;
+using Tokens = py::array_t<std::int64_t, py::array::c_style>;
+
+template <typename Value>
+struct Named {
+  const char* name;
+  Value value;
+};
+
+constexpr Named<ops::Precision> precisions[] = {{"exact", ops::Precision::exact},
+                                                {"fast", ops::Precision::fast}};
+constexpr Named<ops::CacheType> cache_types[] = {
+    {"f16", ops::CacheType::f16}, {"f32", ops::CacheType::f32}, {"q8_0", ops::CacheType::q8_0}};
+constexpr Named<FinishReason> finish_reasons[] = {{"", FinishReason::none},
+                                                  {"stop", FinishReason::stop},
+                                                  {"length", FinishReason::length},
+                                                  {"cancelled", FinishReason::cancelled}};
+
+template <typename Value, std::size_t count>
+Value value_of(const char* argument, const std::string& name, const Named<Value> (&table)[count]) {
+  std::string known;
+  for (const auto& row : table) {
+    if (name == row.name) return row.value;
+    known += (known.empty() ? "'" : ", '") + std::string(row.name) + "'";
+  }
+  throw Error(ErrorKind::invalid_argument,
+              std::string(argument) + " '" + name + "' is not one of " + known, argument);
+}
+
+template <typename Value, std::size_t count>
+const char* name_of(Value value, const Named<Value> (&table)[count]) {
+  for (const auto& row : table) {
+    if (value == row.value) return row.name;
+  }
+  return "";
+}
+
+// Lets Python run its signal handlers (Ctrl-C); what they raise stops the work.
+void run_signal_handlers() {
+  const py::gil_scoped_acquire hold;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
+                            const std::string& device, const std::string& precision,
+                            const std::string& cache_type,
+                            std::optional<std::int64_t> context_length, std::optional<int> threads,
+                            bool check_weights, const py::object& progress) {
+  const model::LoadOptions options{
+      .device = device::parse_device(device),
+      .precision = value_of("precision", precision, precisions),
+      .cache_type = value_of("cache_type", cache_type, cache_types),
+      .context_length = context_length,
+      .check_weights = check_weights,
+  };
+  const bool tells = not progress.is_none();
+  std::optional<std::uint64_t> told;
+  const model::LoadProgress report = [&](std::uint64_t done, std::uint64_t total) {
+    run_signal_handlers();
+    if (not tells or told == done) return;
+    told = done;
+    const py::gil_scoped_acquire hold;
+    progress(done, total);
+  };
+  const py::gil_scoped_release release;
+  if (threads) set_thread_count(*threads);
+  return Model::load(file, options, report);
+}
+
+GenerateOptions options_of(std::int64_t max_new_tokens, std::vector<std::int32_t> stop_tokens,
+                           const py::dict& sampler) {
+  GenerateOptions options{
+      .sampler = {}, .max_new_tokens = max_new_tokens, .stop_tokens = std::move(stop_tokens)};
+  generate::SamplerOptions& s = options.sampler;
+  const auto take = [&sampler](const char* name, auto& field) {
+    if (sampler.contains(name)) {
+      field = sampler[name].cast<std::remove_reference_t<decltype(field)>>();
+    }
+  };
+  take("temperature", s.temperature);
+  take("top_k", s.top_k);
+  take("top_p", s.top_p);
+  take("min_p", s.min_p);
+  take("typical_p", s.typical_p);
+  take("repetition_penalty", s.repetition_penalty);
+  take("frequency_penalty", s.frequency_penalty);
+  take("presence_penalty", s.presence_penalty);
+  take("penalty_window", s.penalty_window);
+  take("seed", s.seed);
+  take("logit_bias", s.logit_bias);
+  take("logprobs", s.log_probabilities);
+  return options;
+}
+
+std::span<const std::int64_t> span_of(const Tokens& tokens) {
+  return {tokens.data(), static_cast<std::size_t>(tokens.size())};
+}
+
+// (token, log-probability, [(token, log-probability), ...]) or None at the end.
+py::object next(Session& session, std::uint64_t generation, int top) {
+  std::optional<ops::Choice> choice;
+  {
+    const py::gil_scoped_release release;
+    choice = session.next(generation, run_signal_handlers);
+  }
+  if (not choice) return py::none();
+  if (top < 0) return py::make_tuple(choice->token, py::none(), py::none());
+  py::list candidates;
+  for (int i = 0; i < top; ++i) {
+    candidates.append(py::make_tuple(choice->top_tokens[i], choice->top_log_probabilities[i]));
+  }
+  return py::make_tuple(choice->token, choice->log_probability, candidates);
+}
+
+py::array_t<float> logits(Session& session, const Tokens& tokens) {
+  const std::int64_t vocabulary = session.vocabulary();
+  py::array_t<float> result;
+  float* data = nullptr;
+  const auto sink = [&](std::int64_t first_row, std::int64_t rows, const float* values) {
+    if (rows == 0) {
+      const py::gil_scoped_acquire hold;
+      result = py::array_t<float>({static_cast<py::ssize_t>(tokens.size()), vocabulary});
+      data = result.mutable_data();
+      return;
+    }
+    std::memcpy(data + first_row * vocabulary, values,
+                static_cast<std::size_t>(rows * vocabulary) * sizeof(float));
+  };
+  {
+    const py::gil_scoped_release release;
+    session.logits(span_of(tokens), sink, run_signal_handlers);
+  }
+  return result;
+}
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+  m.def(
+      "default_device",
+      [] {
+        const model::DefaultDevice chosen = model::default_device();
+        return py::make_tuple(device::to_string(chosen.device), chosen.reason);
+      },
+      "(what \"auto\" stands for, why)");
+
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights on a device.")
+      .def_static("load", &load, py::arg("file"), py::arg("device"), py::arg("precision"),
+                  py::arg("cache_type"), py::arg("context_length"), py::arg("threads"),
+                  py::arg("check_weights"), py::arg("progress"))
+      .def_property_readonly("architecture",
+                             [](const Model& m) { return m.description().architecture->name; })
+      .def_property_readonly("device",
+                             [](const Model& m) { return device::to_string(m.options().device); })
+      .def_property_readonly(
+          "precision", [](const Model& m) { return name_of(m.options().precision, precisions); })
+      .def_property_readonly(
+          "cache_type", [](const Model& m) { return name_of(m.options().cache_type, cache_types); })
+      .def_property_readonly("context_length", &Model::context_length)
+      .def_property_readonly("trained_context_length",
+                             [](const Model& m) { return m.hyperparameters().context_length; })
+      .def_property_readonly("vocabulary_size",
+                             [](const Model& m) { return m.hyperparameters().vocabulary; })
+      .def_property_readonly("embedding_length",
+                             [](const Model& m) { return m.hyperparameters().embedding_length; })
+      .def_property_readonly("block_count",
+                             [](const Model& m) { return m.hyperparameters().block_count; })
+      .def_property_readonly("weight_bytes", &Model::weight_bytes)
+      .def_property_readonly(
+          "cache_bytes",
+          [](const Model& m) {
+            return model::Cache::bytes_needed(m.hyperparameters(), m.options().cache_type,
+                                              m.context_length());
+          },
+          "Bytes of the KV cache of one session.");
+
+  py::class_<Session, std::shared_ptr<Session>>(m, "Session", "One sequence on a model.")
+      .def(py::init(
+               [](const std::shared_ptr<Model>& model, std::optional<std::int64_t> prefill_chunk) {
+                 const py::gil_scoped_release release;
+                 return std::make_shared<Session>(model, prefill_chunk);
+               }),
+           py::arg("model"), py::arg("prefill_chunk"))
+      .def(
+          "begin",
+          [](Session& session, const Tokens& prompt, std::int64_t max_new_tokens,
+             std::vector<std::int32_t> stop_tokens, const py::dict& sampler) {
+            GenerateOptions options = options_of(max_new_tokens, std::move(stop_tokens), sampler);
+            const py::gil_scoped_release release;
+            return session.begin(span_of(prompt), std::move(options));
+          },
+          py::arg("prompt"), py::arg("max_new_tokens"), py::arg("stop_tokens"), py::arg("sampler"))
+      .def("next", &next, py::arg("generation"), py::arg("top"))
+      .def("end", &Session::end, py::arg("generation"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly(
+          "finish_reason",
+          [](const Session& s) { return name_of(s.finish_reason(), finish_reasons); })
+      .def_property_readonly(
+          "timings",
+          [](const Session& s) {
+            const generate::Timings& t = s.timings();
+            return py::make_tuple(t.prompt_tokens, t.reused_tokens, t.new_tokens, t.prefill_seconds,
+                                  t.decode_seconds);
+          },
+          "(prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds)")
+      .def("logits", &logits, py::arg("tokens"))
+      .def("cancel", &Session::cancel)
+      .def("reset", &Session::reset)
+      .def("tokens", &Session::tokens)
+      .def("close", &Session::close, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("closed", &Session::closed);
+}

@@ -158,7 +158,7 @@ void Session::require_none_open() const {
   throw Error(ErrorKind::busy, "a generation is still open on this session; close it first");
 }
 
-void Session::check_prompt(std::span<const std::int32_t> tokens) const {
+std::vector<std::int32_t> Session::checked(std::span<const std::int64_t> tokens) const {
   if (tokens.empty()) {
     throw Error(ErrorKind::invalid_argument, "the prompt has no tokens", "prompt");
   }
@@ -175,16 +175,17 @@ void Session::check_prompt(std::span<const std::int32_t> tokens) const {
                     ", outside 0 to " + std::to_string(vocabulary_ - 1),
                 "prompt", std::nullopt, static_cast<std::uint64_t>(vocabulary_ - 1));
   }
+  return {tokens.begin(), tokens.end()};
 }
 
-std::uint64_t Session::begin(std::vector<std::int32_t> prompt, GenerateOptions options) {
+std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptions options) {
   const Use use(*this);
   require_none_open();
   validate(options, vocabulary_);
-  check_prompt(prompt);
+  auto generation = std::make_unique<Generation>();
+  generation->prompt = checked(prompt);
   device_->write_parameters(options.sampler, capacity_);
-  open_ = std::make_unique<Generation>();
-  open_->prompt = std::move(prompt);
+  open_ = std::move(generation);
   open_->options = std::move(options);
   timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
   finish_reason_ = FinishReason::none;
@@ -216,14 +217,14 @@ void Session::prefill(const Checkpoint& checkpoint) {
   timings_.reused_tokens = position;
   cached_.resize(static_cast<std::size_t>(position));
   write_history(g.prompt, static_cast<std::size_t>(position));
-  const auto checked = [&] {
+  const auto stoppable = [&] {
     if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
     if (checkpoint) checkpoint();
   };
   std::int64_t count = 0;
   for (; position < length; position += count) {
     count = std::min(device_->workspace.tokens, length - position);
-    run_chunk(position, count, checked);
+    run_chunk(position, count, stoppable);
     cached_.assign(g.prompt.begin(), g.prompt.begin() + position + count);
   }
   model::forward_head(*device_->operations, model_->network(), device_->workspace, count - 1, 1,
@@ -354,14 +355,15 @@ void Session::end(std::uint64_t generation) {
   if (open_ and generation == generation_) finish(FinishReason::none);
 }
 
-void Session::logits(std::span<const std::int32_t> tokens, const LogitsSink& sink,
+void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
                      const Checkpoint& checkpoint) {
   const Use use(*this);
   require_none_open();
-  check_prompt(tokens);
+  const std::vector<std::int32_t> tokens = checked(prompt);
   cached_.clear();
   cancelled_.store(false);
   write_history(tokens, 0);
+  sink(0, 0, nullptr);
   const auto length = static_cast<std::int64_t>(tokens.size());
   const auto width = static_cast<std::size_t>(vocabulary_);
   ops::Operations& operations = *device_->operations;

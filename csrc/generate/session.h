@@ -59,7 +59,7 @@ class Session {
   // already is reused. Nothing is computed yet. Returns the generation's number.
   // Errors: invalid_argument (an option, a token id, an empty prompt); context_full when the prompt
   // is longer than the context; busy while another generation is open.
-  std::uint64_t begin(std::vector<std::int32_t> prompt, GenerateOptions options);
+  std::uint64_t begin(std::span<const std::int64_t> prompt, GenerateOptions options);
 
   // The next token, or nothing when the generation has ended. Errors: numerics naming the position
   // when logits are not finite (the sequence is dropped), device, out_of_memory; any error ends the
@@ -72,8 +72,9 @@ class Session {
   FinishReason finish_reason() const { return finish_reason_; }  // of the latest generation
   const Timings& timings() const { return timings_; }            // of the latest generation
 
-  // Runs `tokens` from an empty cache and gives the logits of every position.
-  void logits(std::span<const std::int32_t> tokens, const LogitsSink& sink,
+  // Runs `prompt` from an empty cache and gives the logits of every position. The sink is first
+  // called with no rows, once the prompt is known to be good. Errors as in begin() and next().
+  void logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
               const Checkpoint& checkpoint);
 
   void cancel() { cancelled_.store(true); }  // the open generation stops at its next token or layer
@@ -82,6 +83,7 @@ class Session {
 
   std::vector<std::int32_t> tokens();  // that the cache holds
   std::int64_t capacity() const { return capacity_; }
+  std::int64_t vocabulary() const { return vocabulary_; }
   bool closed() const { return closed_.load(); }
 
  private:
@@ -90,7 +92,7 @@ class Session {
   struct Generation;  // the open generation
 
   void require_none_open() const;
-  void check_prompt(std::span<const std::int32_t> tokens) const;
+  std::vector<std::int32_t> checked(std::span<const std::int64_t> tokens) const;
   void write_history(std::span<const std::int32_t> tokens, std::size_t from);
   void run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint);
   void prefill(const Checkpoint& checkpoint);

@@ -4,6 +4,9 @@
 #include "base/thread_pool.h"
 #include "cpu/operations.h"
 #include "device/runtime.h"
+#if defined(QUANTLOOM_WITH_CUDA)
+#include "cuda/operations.h"
+#endif
 
 namespace quantloom::model {
 
@@ -11,17 +14,22 @@ std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
                                                  ops::Precision precision) {
   device::require_usable(device);
   if (device.type == device::DeviceType::cpu) return cpu::make_operations(precision);
+#if defined(QUANTLOOM_WITH_CUDA)
+  return cuda::make_operations(device, precision);
+#else
   throw Error(ErrorKind::device,
-              "device '" + device::to_string(device) + "': this build cannot run models on a GPU",
+              "device '" + device::to_string(device) + "' is not there: built without CUDA",
               "device");
+#endif
 }
 
 DefaultDevice default_device() {
   const device::CudaStatus& status = device::cuda_status();
-  const std::string reason =
-      status.available ? "this build cannot run models on a GPU" : status.reason;
+  if (status.available) {
+    return {{device::DeviceType::cuda, 0}, device::cuda_devices().front().name};
+  }
   return {{device::DeviceType::cpu, 0},
-          std::to_string(thread_count()) + " threads; no GPU: " + reason};
+          std::to_string(thread_count()) + " threads; no GPU: " + status.reason};
 }
 
 }  // namespace quantloom::model

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "device/device.h"
 #include "ops/operations.h"
@@ -11,5 +12,13 @@ namespace quantloom::model {
 // Errors: device when it is not there or this build has no kernels for it, saying which.
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
                                                  ops::Precision precision);
+
+// What "auto" stands for: the first GPU where this build and this machine can use one, the CPU
+// elsewhere; `reason` says what was found, in a few words.
+struct DefaultDevice {
+  device::Device device;
+  std::string reason;
+};
+DefaultDevice default_device();
 
 }  // namespace quantloom::model

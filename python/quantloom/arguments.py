@@ -1,0 +1,97 @@
+"""Numbers and token ids on their way to C++: the type and the width are checked here, the range there."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom.errors import InvalidArgument
+
+_INT64 = np.iinfo(np.int64)
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """`value` as an int of 64 bits, in [low, high] where given.
+
+    Raises:
+        InvalidArgument: no integer (a bool is none), or outside; `subject` is `name`.
+    """
+    low = int(_INT64.min) if low is None else low
+    high = int(_INT64.max) if high is None else high
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidArgument(f"{name} must be an integer, not a bool", subject=name)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidArgument(
+            f"{name} must be an integer, not {type(value).__name__}", subject=name
+        ) from None
+    if not low <= number <= high:
+        shown = str(number) if number.bit_length() < 256 else f"of {number.bit_length()} bits"
+        raise InvalidArgument(
+            f"{name} is {shown}, outside {low} to {high}", subject=name, limit=high
+        )
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """`value` as a float; NaN and Inf pass, for the range check in C++ to refuse.
+
+    Raises:
+        InvalidArgument: no number; `subject` is `name`.
+    """
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise InvalidArgument(f"{name} must be a number, not {value!r}", subject=name)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        raise InvalidArgument(
+            f"{name} must be a number, not {type(value).__name__}", subject=name
+        ) from None
+
+
+def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
+    """A sequence of token ids as int64 [tokens].
+
+    Raises:
+        InvalidArgument: it holds something else than integers of 64 bits, or is not flat.
+    """
+    if isinstance(value, np.ndarray):
+        if value.ndim != 1 or value.dtype.kind not in "iu":
+            raise InvalidArgument(
+                f"{name} must be a flat array of integers, not {value.dtype} of shape "
+                f"{value.shape}",
+                subject=name,
+            )
+        if value.dtype == np.uint64 and value.size and value.max() > _INT64.max:
+            raise InvalidArgument(f"{name} holds {value.max()}, no token id", subject=name)
+        return np.ascontiguousarray(value, dtype=np.int64)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidArgument(
+            f"{name} must be a sequence of token ids, not {type(value).__name__}", subject=name
+        )
+    return np.array([integer(f"{name}[{i}]", token) for i, token in enumerate(value)], np.int64)
+
+
+def logit_bias(value: Any) -> list[tuple[int, float]]:
+    """A mapping of token id to bias as a list of pairs.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(
+            f"logit_bias must be a mapping of token id to bias, not {type(value).__name__}",
+            subject="logit_bias",
+        )
+    return [
+        (integer("logit_bias token", token), real("logit_bias", bias))
+        for token, bias in value.items()
+    ]

@@ -1,0 +1,421 @@
+"""`quantloom.load` and what it gives: a model, its sessions and streams."""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom import _quantloom, arguments
+from quantloom.errors import Closed, FileError, InvalidArgument, OutOfMemory, TokenizerError
+from quantloom.file import File
+from quantloom.file import open as open_file
+from quantloom.generation import GenerationKeywords, GenerationResult, Request
+from quantloom.stream import Stream
+from quantloom.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from typing_extensions import Self, Unpack
+
+    Message: TypeAlias = Mapping[str, Any]
+    Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[Any] | Sequence[Message]
+
+__all__ = ["Model", "Session", "load"]
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    context_length: int | None = None,
+    precision: str = "exact",
+    cache_type: str = "f16",
+    threads: int | None = None,
+    check_weights: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    verbose: bool = True,
+) -> Model:
+    """Loads a model from a GGUF file.
+
+    Args:
+        path: the file, or any shard of a split one; None for the small model that comes with
+            quantloom.
+        device: "cpu", "cuda", "cuda:N", or "auto": the first GPU where it can be used, the CPU
+            elsewhere; "auto" says in one line on stderr what it chose.
+        context_length: tokens that a session holds, up to what the model was trained for; by
+            default that, capped at 8192.
+        precision: "exact" carries activations at 16 bits or more; "fast" may use 8.
+        cache_type: "f16", "f32" or "q8_0", the type of the keys and values that a session keeps.
+        threads: CPU threads of this process's computations; by default all cores.
+        check_weights: look for NaN and Inf in all scales first.
+        progress: called with bytes done and bytes in all; what it raises stops the load.
+        verbose: False keeps "auto" silent.
+
+    Raises:
+        FileError: the file cannot be opened, or changed while it was read.
+        GGUFError: the file is not valid GGUF, or a scale is NaN or Inf.
+        ModelError: it holds no model that quantloom runs; the message names the key or tensor.
+        TokenizerError: its vocabulary is broken or of an unknown kind.
+        DeviceError: the device is not there; the message says why.
+        OutOfMemory: the message says what was asked and what is free.
+        InvalidArgument: an argument is outside its range.
+    """
+    if threads is not None:
+        threads = arguments.integer("threads", threads, 1, 1024)
+    if context_length is not None:
+        context_length = arguments.integer("context_length", context_length)
+    for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
+        if not isinstance(value, str):
+            raise InvalidArgument(
+                f"{name} must be a string, not {type(value).__name__}", subject=name
+            )
+    chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
+    file = open_file(bundled_model() if path is None else path)
+    try:
+        # The weights are read without the interpreter lock, so the vocabulary is built meanwhile.
+        with ThreadPoolExecutor(1) as worker:
+            tokenizer = worker.submit(_tokenizer_of, file)
+            core = _quantloom.Model.load(
+                file._handle.file,
+                chosen,
+                precision,
+                cache_type,
+                context_length,
+                threads,
+                bool(check_weights),
+                progress,
+            )
+            model = Model(core, file, tokenizer.result())
+    except BaseException:
+        file.close()
+        raise
+    if reason and verbose:
+        print(f"quantloom: {file.path.name} on {chosen} ({reason})", file=sys.stderr)
+    return model
+
+
+def bundled_model() -> Path:
+    """Path of the small model that comes with quantloom.
+
+    Raises:
+        FileError: this installation has none.
+    """
+    folder = Path(__file__).parent / "data"
+    files = sorted(folder.glob("*.gguf"))
+    if not files:
+        raise FileError("this installation of quantloom has no bundled model; give load() a path")
+    return files[0]
+
+
+def _tokenizer_of(file: File) -> Tokenizer | None:
+    """The file's tokenizer, or None where it has no vocabulary."""
+    if file.metadata.get("tokenizer.ggml.model", "no_vocab") == "no_vocab":
+        return None
+    return Tokenizer.from_metadata(file.metadata)
+
+
+class Model:
+    """A model on a device. Made by :func:`load`; safe to share between threads.
+
+    Attributes:
+        file: the open GGUF file, with its metadata and lazy tensors.
+        tokenizer: of the file's vocabulary, or None where it has none.
+        device: "cpu" or "cuda:N".
+        precision, cache_type: as given to :func:`load`.
+        architecture: such as "llama".
+        context_length: tokens that a session holds.
+        trained_context_length: the most that `context_length` can be.
+        vocabulary_size: number of token ids.
+        embedding_length: width of a hidden state.
+        block_count: number of layers.
+        weight_bytes: of all tensors.
+        cache_bytes: that the cache of one session takes.
+    """
+
+    def __init__(self, core: Any, file: File, tokenizer: Tokenizer | None) -> None:
+        self._core: Any = core
+        self.file = file
+        self.tokenizer = tokenizer
+        self.device: str = core.device
+        self.precision: str = core.precision
+        self.cache_type: str = core.cache_type
+        self.architecture: str = core.architecture
+        self.context_length: int = core.context_length
+        self.trained_context_length: int = core.trained_context_length
+        self.vocabulary_size: int = core.vocabulary_size
+        self.embedding_length: int = core.embedding_length
+        self.block_count: int = core.block_count
+        self.weight_bytes: int = core.weight_bytes
+        self.cache_bytes: int = core.cache_bytes
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Of the file."""
+        return self.file.metadata
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._core is None
+
+    def session(self, *, prefill_chunk: int | None = None) -> Session:
+        """A sequence with a cache of its own, which later prompts that begin the same way reuse.
+
+        Args:
+            prefill_chunk: tokens of a prompt that one pass takes at most; 512 by default.
+
+        Raises:
+            OutOfMemory: there is no room for its cache.
+            Closed: the model was closed.
+        """
+        return Session(self, prefill_chunk=prefill_chunk)
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> GenerationResult:
+        """Continues a prompt.
+
+        Each call starts from an empty cache, so that the same request gives the same tokens; see
+        :meth:`session` to go on from an earlier one.
+
+        Args:
+            prompt: text, token ids, or chat messages.
+            options: see :class:`quantloom.generation.GenerationKeywords`.
+
+        Raises:
+            ContextFull: the prompt has more tokens than the context.
+            InvalidArgument: a token id or an option is outside its range.
+            NumericsError: the logits are NaN or Inf.
+            TokenizerError: the prompt is text and the model has no tokenizer, or cannot take it.
+            Closed: the model was closed.
+        """
+        with self.stream(prompt, **options) as stream:
+            return stream.run()
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> Stream:
+        """As :meth:`generate`, piece by piece.
+
+        The prompt is checked now; the first piece computes it. Closing the stream, its end and its
+        last reference each free its cache.
+        """
+        session = self.session()
+        try:
+            return session._open(prompt, options, owned=True)
+        except BaseException:
+            session.close()
+            raise
+
+    def chat(
+        self, messages: str | Sequence[Message], **options: Unpack[GenerationKeywords]
+    ) -> GenerationResult:
+        """Answers messages through the file's chat template.
+
+        Args:
+            messages: mappings with "role" and "content", or one question as text.
+            options: as for :meth:`generate`.
+
+        Raises:
+            TemplateError: the file has no chat template, or it fails.
+        """
+        return self.generate(as_messages(messages), **options)
+
+    def logits(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Logits of every position: float32 [tokens, vocabulary_size], computed in chunks.
+
+        Args:
+            tokens: ids, from 1 to `context_length` of them.
+        """
+        with self.session() as session:
+            return session.logits(tokens)
+
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """Token ids of a text, with BOS and EOS around it where the file asks for them."""
+        return self._require_tokenizer().encode(text, add_special)
+
+    def detokenize(self, tokens: Sequence[int] | npt.NDArray[Any]) -> str:
+        """Text of token ids, without control tokens."""
+        ids = arguments.token_ids("tokens", tokens)
+        return self._require_tokenizer().decode(ids.tolist())
+
+    def close(self) -> None:
+        """Frees the weights and closes every session; they and the model raise Closed from then on.
+
+        A generation that runs in another thread is cancelled first.
+        """
+        for session in list(self._sessions):
+            session.close()
+        self._core = None
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _new_core_session(self, session: Session, prefill_chunk: int | None) -> Any:
+        if self._core is None:
+            raise Closed(f"the model {self.path.name} is closed")
+        core = _quantloom.Session(self._core, prefill_chunk)
+        self._sessions.add(session)
+        return core
+
+    def _require_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.path.name} has no tokenizer; give and take token ids",
+                subject="tokenizer.ggml.model",
+            )
+        return self.tokenizer
+
+    def _prompt_tokens(self, prompt: Prompt) -> npt.NDArray[np.int64]:
+        if isinstance(prompt, str):
+            return np.array(self._require_tokenizer().encode(prompt), np.int64)
+        if isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[0], Mapping):
+            tokenizer = self._require_tokenizer()
+            text = tokenizer.apply_chat_template(prompt)  # type: ignore[arg-type]
+            return np.array(tokenizer.encode(text, add_special=False), np.int64)
+        return arguments.token_ids("prompt", prompt)
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "architecture": self.architecture,
+            "layers": str(self.block_count),
+            "weights": f"{self.weight_bytes / 1e6:,.1f} MB",
+            "device": self.device,
+            "precision": self.precision,
+            "context": f"{self.context_length:,} tokens",
+            "cache": f"{self.cache_bytes / 1e6:,.1f} MB a session, {self.cache_type}",
+        }
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else ", ".join(self._summary().values())
+        return f"<quantloom.Model {self.path.name!r}: {state}>"
+
+    def _repr_html_(self) -> str:
+        rows = {} if self.closed else self._summary()
+        cells = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+            for key, value in rows.items()
+        )
+        name = html.escape(self.path.name + (" (closed)" if self.closed else ""))
+        return f"<p><b>{name}</b></p><table>{cells}</table>"
+
+
+class Session:
+    """One sequence on a model. Made by :meth:`Model.session`.
+
+    A prompt is always the whole sequence: the part of it that the cache holds already is not
+    computed again. One thread at a time: a second one gets SessionBusy, as does a second generation
+    while a stream of the first is open.
+    """
+
+    def __init__(self, model: Model, *, prefill_chunk: int | None = None) -> None:
+        if prefill_chunk is not None:
+            prefill_chunk = arguments.integer("prefill_chunk", prefill_chunk)
+        self.model = model
+        self._core = model._new_core_session(self, prefill_chunk)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that the cache holds."""
+        tokens: list[int] = self._core.tokens()
+        return tokens
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        closed: bool = self._core.closed
+        return closed
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> GenerationResult:
+        """As :meth:`Model.generate`, from this session's cache."""
+        with self.stream(prompt, **options) as stream:
+            return stream.run()
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> Stream:
+        """As :meth:`Model.stream`, from this session's cache, which stays."""
+        return self._open(prompt, options, owned=False)
+
+    def chat(
+        self, messages: str | Sequence[Message], **options: Unpack[GenerationKeywords]
+    ) -> GenerationResult:
+        """As :meth:`Model.chat`, from this session's cache. `messages` is the whole conversation."""
+        return self.generate(as_messages(messages), **options)
+
+    def logits(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """As :meth:`Model.logits`; the cache then holds `tokens`."""
+        ids = arguments.token_ids("tokens", tokens)
+        try:
+            values: npt.NDArray[np.float32] = self._core.logits(ids)
+        except OutOfMemory:
+            raise
+        except MemoryError as error:
+            raise OutOfMemory(f"no room for the logits of {len(ids)} tokens: {error}") from None
+        return values
+
+    def cancel(self) -> None:
+        """Stops a generation that runs in another thread, within one token."""
+        self._core.cancel()
+
+    def reset(self) -> None:
+        """Forgets the sequence; the next prompt is computed from its start."""
+        self._core.reset()
+
+    def close(self) -> None:
+        """Frees the cache. A generation that runs in another thread is cancelled first."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, prompt: Prompt, options: Mapping[str, Any], *, owned: bool) -> Stream:
+        tokenizer = self.model.tokenizer
+        end_tokens = tokenizer.stop_ids if tokenizer is not None else frozenset()
+        request = Request.of(options, end_tokens)
+        tokens = self.model._prompt_tokens(prompt)
+        return Stream(self, tokens, request, owned=owned)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"context of {self.model.context_length:,} tokens"
+        return f"<quantloom.Session on {self.model.path.name!r}: {state}>"
+
+
+def as_messages(messages: str | Sequence[Message]) -> Sequence[Message]:
+    """One question as text becomes a message of the user."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if not isinstance(messages, Sequence) or not messages or not isinstance(messages[0], Mapping):
+        raise InvalidArgument(
+            "messages must be text or a sequence of mappings with role and content",
+            subject="messages",
+        )
+    return messages

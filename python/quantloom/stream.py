@@ -1,0 +1,170 @@
+"""A generation under way: an iterator of pieces of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom.errors import InvalidArgument, SessionBusy
+from quantloom.generation import (
+    Candidate,
+    GenerationResult,
+    Piece,
+    Request,
+    Timings,
+    TokenLogprobs,
+)
+from quantloom.text.streaming import StopMatcher
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from quantloom.model import Session
+
+
+class Stream(Iterator[Piece]):
+    """Pieces of text as they are generated. Made by `stream()` of a model or a session.
+
+    Iterate over it; close it, use it as a context manager or drop it to stop early.
+    """
+
+    def __init__(
+        self, session: Session, prompt: npt.NDArray[np.int64], request: Request, *, owned: bool
+    ) -> None:
+        self._owned = owned
+        self._open = False
+        if request.stop and session.model.tokenizer is None:
+            raise InvalidArgument(
+                "stop strings need a tokenizer, which this model has not; use stop_tokens",
+                subject="stop",
+            )
+        self._session = session
+        self._core: Any = session._core
+        self._request = request
+        self._tokenizer = session.model.tokenizer
+        self._top = min(request.logprobs, session.model.vocabulary_size)
+        self._matcher = StopMatcher(request.stop)
+        self._decoder = (
+            self._tokenizer.stream_decoder(previous=int(prompt[-1]))
+            if self._tokenizer is not None and len(prompt) > 0
+            else None
+        )
+        self._tokens: list[int] = []
+        self._texts: list[str] = []
+        self._logprobs: list[TokenLogprobs] | None = [] if request.logprobs >= 0 else None
+        self._finish_reason = ""
+        self._timings = Timings(prompt_tokens=len(prompt))
+        self._generation: int = self._core.begin(
+            prompt, request.max_new_tokens, request.stop_tokens, request.sampler
+        )
+        self._open = True
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Piece:
+        if not self._open:
+            raise StopIteration
+        try:
+            entry = self._core.next(self._generation, self._top)
+        except SessionBusy:  # another thread is in the session; its work goes on
+            raise
+        except BaseException:
+            self.close()
+            raise
+        if entry is None:
+            return self._last_piece()
+        token, logprob, top = entry
+        self._tokens.append(token)
+        details = self._record(token, logprob, top)
+        text = self._decoder.push(token) if self._decoder is not None else ""
+        text = self._matcher.push(text)
+        self._texts.append(text)
+        if self._matcher.stopped is not None:
+            self._finish("stop")
+        return Piece(text, token, details)
+
+    def run(self) -> GenerationResult:
+        """Takes all pieces and gives the result."""
+        for _ in self:
+            pass
+        return self.result
+
+    @property
+    def result(self) -> GenerationResult:
+        """What has been generated; before the end, so far (finish_reason "cancelled")."""
+        return GenerationResult(
+            text="".join(self._texts),
+            tokens=list(self._tokens),
+            finish_reason=self._finish_reason or "cancelled",
+            logprobs=None if self._logprobs is None else list(self._logprobs),
+            timings=self._timings,
+            seed=self._request.seed,
+        )
+
+    def cancel(self) -> None:
+        """Stops the generation from another thread, within one token."""
+        self._core.cancel()
+
+    def close(self) -> None:
+        """Ends the generation; a cache that belongs to this stream alone is freed."""
+        if self._open:
+            self._finish("")
+        if self._owned:
+            self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            self.close()
+
+    def _last_piece(self) -> Piece:
+        rest = self._decoder.flush() if self._decoder is not None else ""
+        rest = self._matcher.push(rest) + self._matcher.flush()
+        self._finish(self._core.finish_reason)
+        if not rest:
+            raise StopIteration
+        self._texts.append(rest)
+        return Piece(rest, None)
+
+    def _finish(self, reason: str) -> None:
+        self._open = False
+        self._finish_reason = reason
+        if self._session.closed:
+            return
+        self._core.end(self._generation)
+        self._timings = Timings(*self._core.timings)
+        if self._owned:
+            self._session.close()
+
+    def _record(
+        self, token: int, logprob: float | None, top: list[tuple[int, float]] | None
+    ) -> TokenLogprobs | None:
+        if self._logprobs is None or logprob is None or top is None:
+            return None
+        candidates = tuple(Candidate(other, self._text(other), value) for other, value in top)
+        self._logprobs.append(TokenLogprobs(token, self._text(token), logprob, candidates))
+        return self._logprobs[-1]
+
+    def _text(self, token: int) -> str:
+        if self._tokenizer is None:
+            return ""
+        return self._tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else self._finish_reason or "closed"
+        return f"<quantloom.Stream: {len(self._tokens)} tokens, {state}>"

@@ -6,7 +6,19 @@ import struct
 from pathlib import Path
 from typing import Any
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 
 
@@ -38,7 +50,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
                 return [string() for _ in range(count)]
             code = _SCALARS[inner]
             position += count * struct.calcsize(code)
-            return list(struct.unpack_from(f"<{count}{code}", data, position - count * struct.calcsize(code)))
+            return list(
+                struct.unpack_from(
+                    f"<{count}{code}", data, position - count * struct.calcsize(code)
+                )
+            )
         return scalar(_SCALARS[kind])
 
     metadata = {}

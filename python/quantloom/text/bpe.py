@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from quantloom.errors import TokenizerError
 from quantloom.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
@@ -57,6 +57,7 @@ class ByteLevelMerges:
         )
 
     def encode(self, text: str) -> list[int]:
+        """Ids of plain text; a character the vocabulary cannot write is a TokenizerError."""
         ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         if self._missing:
             self._check(text, ids)
@@ -85,11 +86,14 @@ def _build(vocabulary: Vocabulary, pre_tokenizer: PreTokenizer) -> Tokenizer:
         # A piece of plain text must not turn into a control token because it reads like one.
         hidden = (CONTROL, UNKNOWN)
         ids = {text: i for text, i in ids.items() if vocabulary.types[i] not in hidden}
-    pairs = [_pair(merge, rank) for rank, merge in enumerate(dict.fromkeys(vocabulary.merges))]
+    merges = dict.fromkeys(vocabulary.merges)
+    pairs = cast("list[tuple[str, str]]", [tuple(merge.split(" ")) for merge in merges])
+    if set(map(len, pairs)) - {2}:
+        _explain_form(vocabulary.merges)
     try:
         model = models.BPE(ids, pairs, ignore_merges=pre_tokenizer.ignore_merges)
     except Exception as error:
-        _explain(pairs, ids)
+        _explain_parts(pairs, ids)
         raise TokenizerError(
             f"tokenizer.ggml.merges cannot be used: {error}", subject="tokenizer.ggml.merges"
         ) from error
@@ -102,18 +106,17 @@ def _build(vocabulary: Vocabulary, pre_tokenizer: PreTokenizer) -> Tokenizer:
     return engine
 
 
-def _pair(merge: str, rank: int) -> tuple[str, str]:
-    left, space, right = merge.partition(" ")
-    if not (left and space and right) or " " in right:
-        raise TokenizerError(
-            f"tokenizer.ggml.merges entry {rank} is {merge!r}; a merge is two tokens and a space",
-            subject="tokenizer.ggml.merges",
-            limit=2,
-        )
-    return left, right
+def _explain_form(merges: list[str]) -> NoReturn:
+    rank = next(rank for rank, merge in enumerate(merges) if merge.count(" ") != 1)
+    raise TokenizerError(
+        f"tokenizer.ggml.merges entry {rank} is {merges[rank]!r}; "
+        "a merge is two tokens with one space between them",
+        subject="tokenizer.ggml.merges",
+        limit=2,
+    )
 
 
-def _explain(pairs: list[tuple[str, str]], ids: dict[str, int]) -> None:
+def _explain_parts(pairs: list[tuple[str, str]], ids: dict[str, int]) -> None:
     for rank, (left, right) in enumerate(pairs):
         for text in (left, right, left + right):
             if text not in ids:

@@ -13,6 +13,7 @@ TEXT_CHARACTERS = 128 << 20
 TREE_NODES = 1 << 20
 INTEGER_BITS = 4096
 WIDTH = 4096
+NUMBER_CHARACTERS = 1000
 
 _KEY = "tokenizer.chat_template"
 
@@ -61,19 +62,33 @@ class Budget:
         if value.bit_length() > INTEGER_BITS:
             raise _passed("computes with integers of more", INTEGER_BITS, "bits")
 
+    def digits(self, text: str) -> None:
+        """Refuses the text of a number so long that reading it takes time."""
+        if len(text) > NUMBER_CHARACTERS:
+            raise _passed("reads numbers of more", NUMBER_CHARACTERS, "characters")
+
     def width(self, value: object) -> None:
-        """Refuses a width, count or precision past the cap."""
+        """Refuses a width, count, precision or filling past the cap."""
+        if isinstance(value, str):
+            value = len(value)
         if isinstance(value, (int, float)) and abs(value) > WIDTH:
             raise _passed("pads or repeats by more", WIDTH, "places")
 
-    def tree(self, value: Any, *, printing: bool = False) -> int:
-        """Counts the entries and characters of a value with everything in it, and charges them.
+    def width_text(self, digits: str) -> int:
+        """A width as a format writes it; refused past the cap, and 0 where there is none."""
+        width = int(digits.lstrip("0")[:9] or "0")
+        self.width(width)
+        return width
+
+    def tree(self, value: Any, *, printing: bool = False, made: bool = True) -> int:
+        """Counts the entries and characters of a value with everything in it, and caps them.
 
         A value that occurs twice counts twice, for so it does when it is printed or compared.
 
         Args:
             value: what to count.
             printing: the value is to be written out: refuse what has no text of its own.
+            made: charge the count, as of text that was made.
         """
         count = 0
         stack = [value]
@@ -96,7 +111,7 @@ class Budget:
                     )
             if count + len(stack) > self._tree:
                 raise _passed("builds a value of more", self._tree, "entries and characters")
-        self.tick(count)
+        self.tick(count if made else 0)
         return count
 
 

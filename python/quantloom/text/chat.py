@@ -11,7 +11,8 @@ from quantloom.text.budget import OUTPUT_CHARACTERS, SECONDS, Budget
 if TYPE_CHECKING:
     from jinja2 import Template
 
-TEMPLATE_CHARACTERS = 256 << 10
+# Compiling this much takes a second or two; the longest templates of today have half of it.
+TEMPLATE_CHARACTERS = 64 << 10
 _DEPTH = 64
 _KEY = "tokenizer.chat_template"
 
@@ -30,7 +31,7 @@ class ChatTemplate:
         output: characters one rendering may write, beyond four times its input.
 
     Raises:
-        TemplateError: the source is longer than 256 Ki characters or is no valid template.
+        TemplateError: the source is longer than 64 Ki characters or is no valid template.
     """
 
     def __init__(

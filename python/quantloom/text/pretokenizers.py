@@ -4,9 +4,9 @@ A pre-tokenizer cuts text into pieces before byte-pair merges. Each pattern is a
 that the one before it left; what a pattern matches becomes a piece of its own, and so does the text
 between two matches. The pieces are then mapped to the printable alphabet of byte-level BPE.
 
-The patterns are those of the models' own tokenizers, written for the regular expression engine of
-Hugging Face `tokenizers` (Oniguruma: `\\p{..}` are Unicode categories, `\\s` is Unicode white space,
-`&&` intersects classes). GGUF names no Unicode normalization, and none is done.
+The patterns are those of the models' own tokenizers, written for the regular expressions of Hugging
+Face `tokenizers` (Oniguruma: `\\p{..}` are Unicode categories, `\\s` is Unicode white space, `&&`
+intersects classes). GGUF names no Unicode normalization, and none is done.
 """
 
 from __future__ import annotations
@@ -184,9 +184,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
         )
     ),
     "seed-coder": PreTokenizer(
-        (
-            rf"{_CONTRACTION}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_NEWLINE_TAIL}",
-        )
+        (rf"{_CONTRACTION}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_NEWLINE_TAIL}",)
     ),
     "exaone-moe": PreTokenizer(
         (
@@ -226,9 +224,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
             r"\p{N}+",
         )
     ),
-    "deepseek-coder": PreTokenizer(
-        (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _DEEPSEEK_CJK, _DIGIT)
-    ),
+    "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _DEEPSEEK_CJK, _DIGIT)),
     "deepseek-v3": _V3,
     "hunyuan-dense": _V3,
     "joyai-llm": _V3,

@@ -10,6 +10,7 @@ a list of those whose cost is known.
 from __future__ import annotations
 
 import functools
+import html
 import json
 import re
 import threading
@@ -19,56 +20,49 @@ from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.ext import Extension
 from jinja2.filters import make_attrgetter
-from jinja2.parser import Parser
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
 from quantloom.errors import TemplateError
 from quantloom.text.budget import Budget
+from quantloom.text.rewrite import GenerationTag, rewrite
 
-_FILTERS = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FILTERS = _names(
     "abs attr batch capitalize center count d default dictsort e escape first float forceescape "
     "format groupby indent int items join last length list lower map max min reject rejectattr "
     "replace reverse round safe select selectattr slice sort string sum title tojson trim "
-    "truncate unique upper urlencode wordcount".split()
+    "truncate unique upper urlencode wordcount"
 )
-_GLOBALS = frozenset("range dict namespace cycler joiner".split())
+_GLOBALS = _names("range dict namespace cycler joiner")
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
+    str: _names(
         "capitalize casefold center count endswith expandtabs find index isalnum isalpha isascii "
         "isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper "
         "join ljust lower lstrip partition removeprefix removesuffix replace rfind rindex rjust "
         "rpartition rsplit rstrip split splitlines startswith strip swapcase title upper "
-        "zfill".split()
+        "zfill"
     ),
-    dict: frozenset("copy get items keys values".split()),
-    list: frozenset("copy count index".split()),
-    tuple: frozenset("count index".split()),
-    range: frozenset("count index".split()),
+    dict: _names("copy get items keys values"),
+    list: _names("copy count index"),
+    tuple: _names("count index"),
+    range: _names("count index"),
 }
 # Searching from the right takes time by both lengths multiplied.
-_BACKWARDS = frozenset("rfind rindex rpartition rsplit".split())
-_WIDTHS = frozenset("center ljust rjust zfill expandtabs".split())
-_FILTER_WIDTHS = frozenset("batch center indent round slice".split())
+_BACKWARDS = _names("rfind rindex rpartition rsplit")
+_WIDTHS = _names("center ljust rjust zfill expandtabs")
+_FILTER_WIDTHS = _names("batch center indent round slice")
 _BACKWARDS_LENGTH = 1000
-_INT_DIGITS = 1000
-_PERCENT = re.compile(r"%(?:\([^)]*\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?.", re.DOTALL)
-
-
-class GenerationTag(Extension):
-    """`{% generation %}` marks the assistant's words for training; the text is what is inside."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        """The body, in a scope of its own."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
+_ORDERING = _names("dictsort groupby max min sort unique")
+_PERCENT = re.compile(
+    r"%(?:\([^()%]{0,200}\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.)", re.DOTALL
+)
 
 
 class CappedEnvironment(ImmutableSandboxedEnvironment):
@@ -92,7 +86,9 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             for name, function in {**self.filters, **self._own_filters()}.items()
             if name in _FILTERS
         }
-        self.tests = {name: self._guard_test(test) for name, test in self.tests.items()}
+        self.tests = {
+            name: self._guard_test(test) for name, test in dict[str, Any](self.tests).items()
+        }
         self.globals = {name: self.globals[name] for name in self.globals if name in _GLOBALS}
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -113,8 +109,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         return budget
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _Reporter().visit(super()._parse(source, name, filename))
-        return tree
+        return rewrite(super()._parse(source, name, filename))
 
     # Reached from the rewritten syntax tree.
 
@@ -178,12 +173,14 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             budget.integer(result)
         return result
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls macros, globals and the methods whose cost is known."""
         budget = __self._budget
         budget.tick()
         owner = getattr(__obj, "__self__", None)
-        if isinstance(__obj, types.BuiltinMethodType):
+        if isinstance(__obj, types.BuiltinMethodType) or (
+            isinstance(__obj, types.MethodType) and isinstance(owner, tuple(_METHODS))
+        ):
             args = __self._guard_method(owner, __obj.__name__, args, kwargs)
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, str):
@@ -192,13 +189,17 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             budget.tree(result)
         return result
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refuses an attribute that leads into Python or changes a value, instead of hiding it."""
+        raise _refusal(f"reaches for {attribute!r} of a {type(obj).__name__}, which is not allowed")
+
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format` with every field charged."""
-        if not isinstance(value, types.BuiltinMethodType) or not isinstance(value.__self__, str):
+        if not isinstance(value, (types.BuiltinMethodType, types.MethodType)):
             return None
-        if value.__name__ not in ("format", "format_map"):
+        if value.__name__ not in ("format", "format_map") or not isinstance(value.__self__, str):
             return None
-        template: str = value.__self__
+        template = str(value.__self__)
         formatter = _ChargedFormatter(self)
         if value.__name__ == "format":
             return lambda *args, **kwargs: formatter.vformat(template, args, kwargs)
@@ -222,26 +223,25 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
     def _percent(self, template: str, values: Any) -> str:
         budget = self._budget
         places = fields = 0
-        for width, precision in _PERCENT.findall(template):
+        for width, precision, conversion in _PERCENT.findall(template):
             fields += 1
+            if conversion == "(":
+                raise _refusal("formats a value of an unusual name")
             for number in (width, precision):
                 if number == "*":
-                    raise TemplateError("the chat template takes a width from its values")
-                budget.width(int(number[:9]) if number else 0)
-                places += int(number) if number else 0
+                    raise _refusal("takes a width from its values")
+                places += budget.width_text(number)
         longest = budget.tree(values, printing=True)
         budget.tick(places + fields * 6 * longest)
-        return template % values
+        text: str = template % values
+        return text
 
     def _guard_method(
         self, owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         allowed = next((names for kind, names in _METHODS.items() if isinstance(owner, kind)), None)
         if allowed is None or name not in allowed:
-            raise TemplateError(
-                f"the chat template calls {type(owner).__name__}.{name}, which is not allowed",
-                subject="tokenizer.chat_template",
-            )
+            raise _refusal(f"calls {type(owner).__name__}.{name}, which is not allowed")
         if not isinstance(owner, str):
             return args
         budget = self._budget
@@ -254,7 +254,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
                 budget.tick(owner.count("\t") * max(0, size))
         elif name in _BACKWARDS:
             if any(isinstance(value, str) and len(value) > _BACKWARDS_LENGTH for value in given):
-                raise TemplateError("the chat template searches backwards for a text too long")
+                raise _refusal(f"searches backwards for more than {_BACKWARDS_LENGTH} characters")
         elif name == "replace":
             self._charge_replacement(owner, given)
         elif name == "join" and len(args) == 1:
@@ -278,25 +278,37 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         def guarded(*args: Any, **kwargs: Any) -> Any:
             budget = self._budget
             budget.tick()
-            given = (*args, *kwargs.values())
-            if name in _FILTER_WIDTHS:
-                for value in given:
+            if name in _ORDERING:
+                args = self._counted(args)
+            elif name in _FILTER_WIDTHS:
+                for value in (*args[1:], *kwargs.values()):
                     budget.width(value)
                 if name == "indent" and isinstance(args[0], str):
                     width = args[1] if len(args) > 1 else kwargs.get("width", 4)
                     size = len(width) if isinstance(width, str) else width
                     budget.tick(len(args[0].splitlines()) * size)
-            elif name in ("int", "float"):
-                if isinstance(args[0], str) and len(args[0]) > _INT_DIGITS:
-                    raise TemplateError("the chat template reads a number of too many digits")
+            elif name in ("int", "float") and isinstance(args[0], str):
+                budget.digits(args[0])
             result = function(*args, **kwargs)
-            if isinstance(result, (str, list, tuple, dict)):
+            if isinstance(result, str):
+                budget.tick(len(result))
+            elif isinstance(result, (list, tuple, dict)):
+                budget.tree(result, made=False)
                 budget.tick(len(result))
             elif isinstance(result, int):
                 budget.integer(result)
             return result
 
         return guarded
+
+    def _counted(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments of a filter that compares entries, with the entries counted first."""
+        before = args[:1] if args and args[0] is self else ()
+        value, *others = args[len(before) :]
+        if not isinstance(value, (str, list, tuple, dict, Undefined)):
+            value = list(value)
+        self._budget.tree(value, made=False)
+        return (*before, value, *others)
 
     def _guard_test(self, test: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(test)
@@ -336,6 +348,11 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
                 raise TypeError("format takes positional or keyword values, not both")
             return self._percent(self._text(value), kwargs or args)
 
+        def do_escape(value: Any) -> str:
+            return (
+                html.escape(self._text(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+            )
+
         def do_tojson(
             value: Any,
             ensure_ascii: bool = False,
@@ -362,6 +379,10 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             "replace": do_replace,
             "format": do_format,
             "string": self._text,
+            "safe": self._text,
+            "e": do_escape,
+            "escape": do_escape,
+            "forceescape": do_escape,
             "tojson": do_tojson,
         }
 
@@ -378,71 +399,12 @@ class _ChargedFormatter(SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
         budget = self._environment._budget
         for number in re.findall(r"\d+", format_spec):
-            budget.width(int(number[:9]))
+            budget.width_text(number)
         if not isinstance(value, (str, int, float)):
             value = self._environment._text(value)
         text: str = super().format_field(value, format_spec)
         budget.tick(len(text))
         return text
-
-
-class _Reporter(NodeTransformer):
-    """Rewrites a template so that it reports to the environment what it does."""
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        return _call("_concat", node.nodes, node)
-
-    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        return node if _constant(node.items) else _call("_literal", [node], node)
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        if node.ctx != "load" or _constant(node.items):
-            return node
-        return _call("_literal", [node], node)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        return node if _constant([p.value for p in node.items]) else _call("_literal", [node], node)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        part = node.arg
-        if not isinstance(part, nodes.Slice):
-            return node
-        bounds = [bound or nodes.Const(None) for bound in (part.start, part.stop, part.step)]
-        return _call("_slice", [node.node, *bounds], node)
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802, D102
-        self.generic_visit(node)
-        node.expr = _call("_pass", [node.expr], node)
-        return node
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802, D102
-        if node.test is not None:
-            step = _call("_report", [nodes.Const(0)], node)
-            node.test = nodes.And(step, node.test, lineno=node.lineno)
-        return self._body(node)
-
-    def _body(self, node: Any) -> nodes.Node:
-        data = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
-        self.generic_visit(node)
-        step = _call("_report", [nodes.Const(data)], node)
-        node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
-        return node  # type: ignore[no-any-return]
-
-    visit_Macro = visit_CallBlock = visit_Block = _body  # noqa: N815
-
-
-def _call(name: str, args: list[nodes.Expr], near: nodes.Node) -> nodes.Call:
-    method = nodes.EnvironmentAttribute(name, lineno=near.lineno)
-    return nodes.Call(method, args, [], None, None, lineno=near.lineno)
-
-
-def _constant(items: Iterable[nodes.Node]) -> bool:
-    return all(isinstance(item, nodes.Const) for item in items)
 
 
 def _nesting(value: Any) -> int:
@@ -459,15 +421,17 @@ def _nesting(value: Any) -> int:
     return total
 
 
+def _refusal(what: str) -> TemplateError:
+    return TemplateError(f"the chat template {what}", subject="tokenizer.chat_template")
+
+
 def _raise_exception(message: Any = "") -> None:
-    raise TemplateError(
-        f"the chat template refuses the messages: {message}", subject="tokenizer.chat_template"
-    )
+    raise _refusal(f"refuses the messages: {message}")
 
 
 def _strftime_now(form: str) -> str:
     from datetime import datetime
 
     if len(form) > 256 or re.search(r"%[-_0^#]*\d", form):
-        raise TemplateError("the chat template asks for a date of unusual form")
+        raise _refusal(f"asks for a date as {form[:40]!r}")
     return datetime.now().strftime(form)

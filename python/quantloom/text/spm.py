@@ -38,6 +38,7 @@ class ScoreMerges:
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
+        """Ids of text whose spaces are U+2581."""
         if self._words is None:
             return self._merge(text)
         ids: list[int] = []

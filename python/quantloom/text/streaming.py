@@ -38,9 +38,7 @@ class StreamDecoder:
         Raises:
             InvalidArgument: the id is outside the vocabulary.
         """
-        data = self._tokenizer.decode_bytes(
-            (index,), self._skip_special, previous=self._previous
-        )
+        data = self._tokenizer.decode_bytes((index,), self._skip_special, previous=self._previous)
         self._previous = index
         return self._decoder.decode(data)
 

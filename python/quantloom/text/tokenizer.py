@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
 from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, find_pre_tokenizer
+from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
 from quantloom.text.vocabulary import (
     BYTE,
     CONTROL,
-    NORMAL,
     UNKNOWN,
     USER_DEFINED,
     Vocabulary,
@@ -24,34 +25,6 @@ from quantloom.text.vocabulary import (
 if TYPE_CHECKING:
     from quantloom.text.chat import ChatTemplate
     from quantloom.text.streaming import StreamDecoder
-
-# Texts by which models of today mark the end of a turn or of the text, where no key names them.
-_END_TEXTS = (
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "<|end_of_turn|>",
-    "<|return|>",
-    "<|call|>",
-    "<|calls|>",
-    "<|flush|>",
-    "<end_of_utterance>",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
-    "<turn|>",
-    "<|fim_pad|>",
-    "<|fim_repo|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-)
-# Short enough to be plain text: they end a text only where the file marks them as special.
-_END_TEXTS_IF_SPECIAL = ("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[")
-_END_OF_TURN_TEXTS = _END_TEXTS[:6]
-# With these in the vocabulary <|end|> closes a message of several, not the answer.
-_MESSAGE_MARKS = (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"))
 
 _SPECIAL_TYPES = (CONTROL, UNKNOWN)
 _PARSED_TYPES = (CONTROL, UNKNOWN, USER_DEFINED)
@@ -86,10 +59,9 @@ class Tokenizer:
         self.eom_id = special.get("eom", vocabulary.ids.get("<|eom_id|>"))
         self.unknown_id = special.get("unknown")
         self.padding_id = special.get("padding")
-        self._mark_ends()
-        found = (vocabulary.ids[text] for text in _END_OF_TURN_TEXTS if text in vocabulary.ids)
-        self.eot_id = special.get("eot", next(found, None))
-        self.stop_ids = self._find_stop_ids()
+        mark_ends(vocabulary)
+        self.eot_id = find_end_of_turn(vocabulary)
+        self.stop_ids = find_stop_ids(vocabulary)
 
         self._engine: ByteLevelMerges | spm.ScoreMerges | None = None
         add_bos = vocabulary.model == "llama"
@@ -153,9 +125,7 @@ class Tokenizer:
         pre = f", pre={self.pre!r}" if self.model == "gpt2" else ""
         return f"Tokenizer(model={self.model!r}{pre}, vocab_size={self.vocab_size})"
 
-    def encode(
-        self, text: str, add_special: bool = True, parse_special: bool = True
-    ) -> list[int]:
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text.
 
         Args:
@@ -245,16 +215,15 @@ class Tokenizer:
         Raises:
             InvalidArgument: the id is outside the vocabulary.
         """
+        index = self._checked(index)
         known = self._bytes.get(index)
         if known is None:
-            self._check_id(index)
             known = self._bytes[index] = self._spell(index)
         return known
 
     def token_text(self, index: int) -> str:
         """A token as the file writes it."""
-        self._check_id(index)
-        return self._vocabulary.tokens[index]
+        return self._vocabulary.tokens[self._checked(index)]
 
     def token_id(self, text: str) -> int | None:
         """Id of the token that the file writes as `text`, or None."""
@@ -262,8 +231,7 @@ class Tokenizer:
 
     def is_special(self, index: int) -> bool:
         """Whether a token is of type control or unknown, and so no part of the text."""
-        self._check_id(index)
-        return self._vocabulary.types[index] in _SPECIAL_TYPES
+        return self._vocabulary.types[self._checked(index)] in _SPECIAL_TYPES
 
     def apply_chat_template(
         self,
@@ -290,7 +258,9 @@ class Tokenizer:
             InvalidArgument: the messages are not of that form.
             TemplateError: the file has no chat template, or it fails or passes a cap.
         """
-        name = template or ("tool_use" if tools and "tool_use" in self.chat_templates else "default")
+        name = template or (
+            "tool_use" if tools and "tool_use" in self.chat_templates else "default"
+        )
         return self._template(name).render(
             messages, add_generation_prompt=add_generation_prompt, tools=tools, **variables
         )
@@ -327,21 +297,22 @@ class Tokenizer:
             subject="tokenizer.ggml.model",
         )
 
-    def _check_id(self, index: int) -> None:
+    def _checked(self, index: int) -> int:
         if self.model == "no_vocab":
             self._refuse()
         try:
-            inside = 0 <= index.__index__() < self.vocab_size
-        except AttributeError:
+            plain = operator.index(index)
+        except TypeError:
             raise InvalidArgument(
                 f"a token id must be an integer, not {type(index).__name__}", subject="ids"
             ) from None
-        if not inside:
+        if not 0 <= plain < self.vocab_size:
             raise InvalidArgument(
-                f"token id {index} is outside the vocabulary of {self.vocab_size} tokens",
+                f"token id {plain} is outside the vocabulary of {self.vocab_size} tokens",
                 subject="ids",
                 limit=self.vocab_size,
             )
+        return plain
 
     def _spell(self, index: int) -> bytes:
         text = self._vocabulary.tokens[index]
@@ -371,7 +342,8 @@ class Tokenizer:
     def _parser(self, kinds: tuple[int, ...]) -> re.Pattern[str] | None:
         vocabulary = self._vocabulary
         texts = [
-            text for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
+            text
+            for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
             if kind in kinds and text
         ]
         if not texts:
@@ -403,29 +375,6 @@ class Tokenizer:
             text = text.replace(" ", spm.SPACE)
         if self._engine is not None:
             ids += self._engine.encode(text)
-
-    def _mark_ends(self) -> None:
-        """Gives the type control to tokens that end a turn but are not marked so in the file."""
-        vocabulary = self._vocabulary
-        for text in _END_TEXTS:
-            index = vocabulary.ids.get(text)
-            if index is not None and vocabulary.types[index] in (0, NORMAL):
-                vocabulary.types[index] = CONTROL
-
-    def _find_stop_ids(self) -> frozenset[int]:
-        vocabulary = self._vocabulary
-        ids = vocabulary.ids
-        stops = {ids[text] for text in _END_TEXTS if text in ids}
-        stops |= {
-            ids[text]
-            for text in _END_TEXTS_IF_SPECIAL
-            if text in ids and vocabulary.types[ids[text]] in _PARSED_TYPES
-        }
-        roles = ("eos", "eot", "eom", "fim_pad", "fim_repository", "fim_separator")
-        stops |= {vocabulary.special[role] for role in roles if role in vocabulary.special}
-        if any(all(mark in ids for mark in marks) for marks in _MESSAGE_MARKS):
-            stops.discard(ids.get("<|end|>", -1))
-        return frozenset(stops)
 
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -49,3 +49,12 @@ def test_a_long_text_of_one_character(real: Callable[[str], Tokenizer]) -> None:
         for text in ("a" * 100_000, " " * 100_000, "\n" * 100_000):
             ids = real(name).encode(text, add_special=False)
             assert real(name).decode(ids) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_gguf(name: str, shared_data: Path, real: Callable[[str], Tokenizer]) -> None:
+    pytest.importorskip("quantloom._quantloom", reason="the extension module is not built")
+    tokenizer = Tokenizer.from_gguf(shared_data / "vocab" / f"ggml-vocab-{name}.gguf")
+    text = " Hello, y'all! 3333 <s>\n"
+    assert tokenizer.encode(text) == real(name).encode(text)
+    assert tokenizer.stop_ids == real(name).stop_ids

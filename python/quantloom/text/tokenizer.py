@@ -380,9 +380,11 @@ class Tokenizer:
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     key = "tokenizer.chat_template"
     templates: dict[str, str] = {}
-    for name, value in metadata.items():
+    # Not items(): a mapping over a file would read every array of it.
+    for name in metadata:
         if name != key and not name.startswith(key + "."):
             continue
+        value = metadata[name]
         if not isinstance(value, str):
             raise TokenizerError(
                 f"{name} must be a string, not {type(value).__name__}", subject=name

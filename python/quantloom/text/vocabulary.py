@@ -159,8 +159,10 @@ def _flag(metadata: Mapping[str, Any], key: str) -> bool | None:
     return value
 
 
-def _array(metadata: Mapping[str, Any], key: str) -> list[Any]:
-    value = metadata[key]
+def _array(metadata: Mapping[str, Any], key: str) -> list[Any] | None:
+    value = metadata.get(key)
+    if value is None:
+        return None
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
@@ -169,9 +171,9 @@ def _array(metadata: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
-    if metadata.get(key) is None:
-        _fail(key, "is missing")
     values = _array(metadata, key)
+    if values is None:
+        _fail(key, "is missing")
     if set(map(type, values)) - {str}:
         index = next(i for i, value in enumerate(values) if type(value) is not str)
         _fail(key, f"must hold strings; entry {index} is {type(values[index]).__name__}")
@@ -197,9 +199,9 @@ def _index(tokens: list[str]) -> dict[str, int]:
 
 def _types(metadata: Mapping[str, Any], tokens: list[str]) -> tuple[list[int], dict[int, int]]:
     key = "tokenizer.ggml.token_type"
-    if metadata.get(key) is None:
-        return [NORMAL] * len(tokens), {}
     types = _array(metadata, key)
+    if types is None:
+        return [NORMAL] * len(tokens), {}
     if len(types) != len(tokens):
         _fail(key, f"has {len(types)} entries for {len(tokens)} tokens", limit=len(tokens))
     if set(map(type, types)) - {int} or set(types) - _TOKEN_TYPES:
@@ -230,11 +232,11 @@ def _types(metadata: Mapping[str, Any], tokens: list[str]) -> tuple[list[int], d
 
 def _scores(metadata: Mapping[str, Any], count: int, *, required: bool) -> list[float]:
     key = "tokenizer.ggml.scores"
-    if metadata.get(key) is None:
+    scores = _array(metadata, key)
+    if scores is None:
         if required:
             _fail(key, "is missing: merges of this vocabulary go by score")
         return []
-    scores = _array(metadata, key)
     if len(scores) != count:
         _fail(key, f"has {len(scores)} entries for {count} tokens", limit=count)
     if set(map(type, scores)) - {float, int}:

@@ -1,0 +1,83 @@
+// The kernels for AVX2.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+// Only what is defined between push and pop is compiled for these instructions: inline functions of
+// other headers stay runnable anywhere, whichever copy of them the linker keeps.
+#include "cpu/kernels.h"
+#include "formats/list.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#include "cpu/attention.h"
+#include "cpu/multiply_plain.h"
+#include "cpu/prepare.h"
+#include "cpu/simd_avx2.h"
+#include "cpu/vector_ops.h"
+
+namespace quantloom::cpu {
+namespace {
+
+Form form(formats::Format format, std::int64_t /*tokens*/, ops::Precision /*precision*/) {
+  return is_float(format) ? Form::values : Form::words;
+}
+
+void multiply(const ops::Weight& weight, const Activations& x, Form form,
+              ops::Precision /*precision*/, std::int64_t first_row, std::int64_t rows, float* out,
+              std::int64_t out_stride, void* /*scratch*/) {
+  if (form == Form::values) {
+    return multiply_floats_dispatch<Avx2>(weight, x, first_row, rows, out, out_stride);
+  }
+  switch (weight.format) {
+#define QL_CASE(F)         \
+  case formats::F::format: \
+    return multiply_plain<formats::F>(weight, x, first_row, rows, out, out_stride);
+    QL_QUANTIZED_FORMATS(QL_CASE)
+#undef QL_CASE
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+const Kernels& avx2_kernels() {
+  static const Kernels table = {
+      .set = InstructionSet::avx2,
+      .form = form,
+      .prepare = prepare_fixed<Avx2>,
+      .multiply = multiply,
+      .rms_norm = rms_norm<Avx2>,
+      .rotate = rotate<Avx2>,
+      .store_cache_row = store_cache_row<Avx2>,
+      .attend = attend<Avx2>,
+      .activate = activate<Avx2>,
+      .add = add<Avx2>,
+      .scale = scale<Avx2>,
+      .soft_cap = soft_cap<Avx2>,
+  };
+  return table;
+}
+
+}  // namespace quantloom::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

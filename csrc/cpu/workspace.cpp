@@ -1,0 +1,75 @@
+#include "cpu/workspace.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <limits>
+#include <string>
+
+#include "base/error.h"
+#include "base/faults.h"
+
+namespace quantloom::cpu {
+
+std::shared_ptr<void> allocate_aligned(std::size_t bytes, const char* what) {
+  constexpr std::size_t alignment = 64;
+  const bool fits = bytes <= std::numeric_limits<std::size_t>::max() - alignment;
+  const std::size_t rounded = (bytes / alignment + 1) * alignment;
+  void* memory = !fits || faults::fails(faults::Point::host_allocation)
+                     ? nullptr
+                     : std::aligned_alloc(alignment, rounded);
+  if (memory == nullptr) {
+    const long pages = sysconf(_SC_AVPHYS_PAGES);
+    const long page = sysconf(_SC_PAGESIZE);
+    const auto free_bytes =
+        static_cast<std::uint64_t>(pages > 0 ? pages : 0) * static_cast<std::uint64_t>(page);
+    throw Error(ErrorKind::out_of_memory,
+                std::string(what) + " needs " + std::to_string(bytes) +
+                    " bytes of host memory; about " + std::to_string(free_bytes) + " are free",
+                what, std::nullopt, free_bytes);
+  }
+  return {memory, [](void* p) { std::free(p); }};
+}
+
+void* Scratch::reserve(std::size_t bytes) {
+  if (bytes > bytes_) {
+    memory_.reset();
+    bytes_ = 0;
+    memory_ = allocate_aligned(bytes, what_);
+    bytes_ = bytes;
+  }
+  return memory_.get();
+}
+
+Activations ActivationMemory::view(Form form, ops::Precision precision, const float* values,
+                                   std::int64_t tokens, std::int64_t columns) {
+  Activations view;
+  view.tokens = tokens;
+  view.columns = columns;
+  view.values = values;
+  if (form == Form::values) return view;
+  const bool exact = precision == ops::Precision::exact;
+  if (form == Form::tiles) {
+    const std::int64_t tiles =
+        ((tokens + tile_tokens - 1) / tile_tokens) * ((columns + tile_columns - 1) / tile_columns);
+    view.tile_plane = tiles * tile_tokens * tile_columns;
+    view.tiles = tiles_.get<std::uint16_t>(view.tile_plane * (exact ? 2 : 1));
+    return view;
+  }
+  const std::int64_t padded = (columns + span - 1) / span * span;
+  view.groups = padded / sum_group;
+  // Rows a power of two apart would fall into the same sets of the first-level cache.
+  view.stride = padded + 64;
+  view.scales = scales_.get<float>(tokens * view.groups);
+  view.sums = sums_.get<float>(tokens * view.groups);
+  view.quant_sums = quant_sums_.get<std::int32_t>(tokens * view.groups);
+  if (form == Form::words) {
+    view.words = words_.get<std::int16_t>(tokens * view.stride);
+  } else {
+    view.high = high_.get<std::int8_t>(tokens * view.stride);
+    if (exact) view.low = low_.get<std::int8_t>(tokens * view.stride);
+  }
+  return view;
+}
+
+}  // namespace quantloom::cpu

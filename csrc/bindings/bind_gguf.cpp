@@ -3,8 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -37,9 +37,9 @@ py::object to_python(std::string_view text) {
 
 template <typename T>
 py::object numpy_copy(const Array& array) {
-  const auto bytes = array.data();
-  py::array_t<T> copy(static_cast<py::ssize_t>(array.size()));
-  if (not bytes.empty()) std::memcpy(copy.mutable_data(), bytes.data(), bytes.size());
+  const auto elements = array.to_vector<T>();
+  py::array_t<T> copy(static_cast<py::ssize_t>(elements.size()));
+  std::copy(elements.begin(), elements.end(), copy.mutable_data());
   return copy;
 }
 

@@ -174,11 +174,8 @@ class Parser {
         return cursor_.read<std::int32_t>("value");
       case ValueType::float32:
         return cursor_.read<float>("value");
-      case ValueType::boolean: {
-        const auto bytes = cursor_.take(1, "value");
-        require_bools(key, bytes);
-        return bytes[0] != std::byte{0};
-      }
+      case ValueType::boolean:
+        return cursor_.read<std::uint8_t>("value") != 0;
       case ValueType::string:
         return read_string("value", key, max_string_bytes);
       case ValueType::array:
@@ -218,20 +215,9 @@ class Parser {
         read_string("string in the array", key, max_string_bytes);
       }
     } else {
-      const auto data = cursor_.take(count * size, "array");
-      if (type == ValueType::boolean) require_bools(key, data);
+      cursor_.take(count * size, "array");
     }
     return {type, count, bytes_.subspan(start, cursor_.offset() - start)};
-  }
-
-  void require_bools(std::string_view key, std::span<const std::byte> data) const {
-    const auto wrong =
-        std::find_if(data.begin(), data.end(), [](std::byte byte) { return byte > std::byte{1}; });
-    if (wrong == data.end()) return;
-    const auto offset = static_cast<std::uint64_t>(&*wrong - bytes_.data());
-    fail("metadata key " + in_quotes(key) + " has the bool " +
-             std::to_string(static_cast<int>(*wrong)) + at(offset) + ", wanted 0 or 1",
-         key, offset, 1);
   }
 
   static std::uint32_t read_alignment(const File& file) {

@@ -54,8 +54,9 @@ constexpr ValueType value_type_of() {
   if constexpr (std::is_same_v<T, std::string_view>) return ValueType::string;
 }
 
-// An array of one element type, already validated: `data` holds exactly `size` elements.
-// The file packs them without padding, so elements are not aligned in memory.
+// An array of one element type, already validated (a bool is any byte, true unless 0): `data` holds
+// exactly `size` elements. The file packs them without padding, so elements are not aligned in
+// memory.
 class Array {
  public:
   Array(ValueType element_type, std::uint64_t size, std::span<const std::byte> data)

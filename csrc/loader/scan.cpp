@@ -25,8 +25,10 @@ bool block_is_finite(const std::byte* source) {
   if constexpr (F::quantized) {
     // In every format the factors that can be NaN or Inf are shared by all groups of a block, and
     // even times a group scale of 0 they give NaN: group 0 tells for all.
+    // MXFP4's scales reach 2^127, so that the largest quant can overflow: it is multiplied in.
+    constexpr float largest = std::max(-int{F::minimum_quant}, int{F::maximum_quant});
     const formats::Affine affine = F::affine(block, 0);
-    return is_finite(affine.scale) && is_finite(affine.offset);
+    return is_finite(affine.scale * largest) && is_finite(affine.offset);
   } else {
     return is_finite(F::decode(block));
   }

@@ -12,7 +12,8 @@
 namespace quantloom::loader {
 
 // Index of the first block in [first_block, first_block + block_count) whose scale or minimum (for
-// F32, F16 and BF16: whose value) is NaN or Inf, so that callers can divide a tensor among threads.
+// F32, F16 and BF16: whose value) is NaN or Inf, or so large that a weight could be. Callers can
+// divide a tensor among threads by blocks.
 // `bytes` are the whole tensor's. nullopt for types that are not served (TypeState).
 std::optional<std::uint64_t> find_non_finite(const formats::TypeInfo& type,
                                              std::span<const std::byte> bytes,

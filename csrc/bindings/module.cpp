@@ -70,5 +70,6 @@ PYBIND11_MODULE(_quantloom, m) {
   bind_gguf(m);
   bind_device(m);
   bind_ops(m);
+  bind_operations(m);
   bind_model(m);
 }

@@ -1,0 +1,92 @@
+"""The sizes that every device is checked at: odd ones, and the borders of tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NORMS = [(1, 64), (3, 172), (5, 4096), (2, 8192), (2, 10240), (7, 33)]
+EMBEDS = [("F32", 36), ("F16", 64), ("Q4_0", 96), ("Q8_0", 32), ("Q4_K", 512), ("Q6_K", 256)]
+PROJECTION_FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+PROJECTION_TOKENS = [1, 3, 9, 17, 65]
+ATTENTIONS: dict[str, dict[str, Any]] = {
+    "first token": {"tokens": 1, "past": 0, "heads": 4, "kv_heads": 2, "size": 64},
+    "decode": {"tokens": 1, "past": 1000, "heads": 8, "kv_heads": 2, "size": 128},
+    "decode, one group": {"tokens": 1, "past": 777, "heads": 2, "kv_heads": 2, "size": 64},
+    "decode, group of 16": {"tokens": 1, "past": 300, "heads": 16, "kv_heads": 1, "size": 64},
+    "a few tokens": {"tokens": 5, "past": 131, "heads": 6, "kv_heads": 2, "size": 96},
+    "prefill": {"tokens": 130, "past": 0, "heads": 4, "kv_heads": 2, "size": 128},
+    "prefill on a past": {"tokens": 67, "past": 65, "heads": 8, "kv_heads": 2, "size": 64},
+    "in chunks": {"tokens": 75, "past": 3, "heads": 4, "kv_heads": 1, "size": 32, "chunk": 33},
+    "token by token": {"tokens": 9, "past": 0, "heads": 4, "kv_heads": 2, "size": 64, "chunk": 1},
+    "f32 cache": {
+        "tokens": 19,
+        "past": 40,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "cache_type": "f32",
+    },
+    "q8_0 cache, decode": {
+        "tokens": 1,
+        "past": 500,
+        "heads": 8,
+        "kv_heads": 2,
+        "size": 128,
+        "cache_type": "q8_0",
+    },
+    "q8_0 cache, prefill": {
+        "tokens": 40,
+        "past": 20,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "cache_type": "q8_0",
+    },
+    "head of 8": {"tokens": 12, "past": 10, "heads": 8, "kv_heads": 4, "size": 8},
+    "head of 80": {"tokens": 12, "past": 30, "heads": 4, "kv_heads": 2, "size": 80},
+    "head of 256": {"tokens": 12, "past": 30, "heads": 2, "kv_heads": 1, "size": 256},
+    "interleaved, partial": {
+        "tokens": 20,
+        "past": 11,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "interleaved": True,
+        "dimensions": 32,
+    },
+    "normed": {"tokens": 20, "past": 9, "heads": 4, "kv_heads": 2, "size": 64, "normed": True},
+    "window, decode": {
+        "tokens": 1,
+        "past": 400,
+        "heads": 8,
+        "kv_heads": 2,
+        "size": 64,
+        "window": 100,
+    },
+    "window, prefill": {
+        "tokens": 90,
+        "past": 30,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "window": 37,
+    },
+    "soft cap": {
+        "tokens": 20,
+        "past": 33,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "soft_cap": 3.0,
+    },
+    "soft cap, decode": {
+        "tokens": 1,
+        "past": 33,
+        "heads": 4,
+        "kv_heads": 2,
+        "size": 64,
+        "soft_cap": 3.0,
+    },
+    "a full cache": {"tokens": 16, "past": 48, "heads": 4, "kv_heads": 2, "size": 64, "spare": 0},
+}
+VOCABULARIES = [300, 32000, 151936]

@@ -1,0 +1,45 @@
+"""The operations on the CPU; tests/gpu runs the same checks on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from operations import cases, checks
+
+DEVICE = "cpu"
+
+
+@pytest.mark.parametrize(("rows", "width"), cases.NORMS)
+def test_norm(rows: int, width: int) -> None:
+    checks.check_norm(DEVICE, rows, width)
+
+
+@pytest.mark.parametrize(("format", "columns"), cases.EMBEDS)
+def test_embed(format: str, columns: int) -> None:
+    checks.check_embed(DEVICE, format, columns)
+
+
+@pytest.mark.parametrize("tokens", cases.PROJECTION_TOKENS)
+@pytest.mark.parametrize("format", cases.PROJECTION_FORMATS)
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_projections(precision: str, format: str, tokens: int) -> None:
+    checks.check_projections(DEVICE, precision, format, tokens)
+
+
+@pytest.mark.parametrize("count", [1, 7, 1000, 70001])
+def test_elementwise(count: int) -> None:
+    checks.check_elementwise(DEVICE, count)
+
+
+@pytest.mark.parametrize("name", cases.ATTENTIONS)
+def test_attention(name: str) -> None:
+    checks.check_attention(DEVICE, **cases.ATTENTIONS[name])
+
+
+@pytest.mark.parametrize("name", checks.SAMPLER_CASES)
+def test_the_same_seed_gives_the_same_choices(name: str) -> None:
+    checks.check_same_choices(DEVICE, name, 300)
+
+
+def test_bad_logits_are_named() -> None:
+    checks.check_bad_logits(DEVICE)

@@ -50,8 +50,8 @@ constexpr float three_bit_factors[] = {0.70f, 0.76f, 0.82f, 0.88f, 0.94f, 1.0f,
                                        1.08f, 1.16f, 1.26f, 1.38f, 1.5f};
 constexpr float six_bit_factors[] = {0.96f, 0.98f, 1.0f, 1.02f, 1.04f, 1.06f};
 constexpr float two_bit_widenings[] = {-0.5f, -0.2f, 0.0f, 0.2f, 0.4f, 0.6f, 0.8f, 1.0f, 1.3f};
-constexpr float four_bit_widenings[] = {-0.8f, -0.4f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f, 2.5f};
-constexpr float five_bit_widenings[] = {-0.8f, -0.4f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f};
+constexpr float four_bit_widenings[] = {-1.0f, -0.5f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f, 2.5f};
+constexpr float five_bit_widenings[] = {-1.0f, -0.5f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f};
 constexpr float one_start[] = {1.0f};
 constexpr float three_starts[] = {0.94f, 1.0f, 1.06f};
 
@@ -96,7 +96,7 @@ bool encode_block(const float x[256], Q3_K::Block& block) {
 
 bool encode_block(const float x[256], Q4_K::Block& block) {
   using Search = AffineBlock<32, 15, 63>;
-  const Search found = Search::search(x, four_bit_widenings, one_start, 3);
+  const Search found = Search::search(x, four_bit_widenings, three_starts, 3);
   if (!finite(found.scale) || !finite(found.minimum_scale)) return false;
   std::int8_t q[block_size];
   found.quantize(x, q);
@@ -109,7 +109,7 @@ bool encode_block(const float x[256], Q4_K::Block& block) {
 
 bool encode_block(const float x[256], Q5_K::Block& block) {
   using Search = AffineBlock<32, 31, 63>;
-  const Search found = Search::search(x, five_bit_widenings, one_start, 3);
+  const Search found = Search::search(x, five_bit_widenings, three_starts, 3);
   if (!finite(found.scale) || !finite(found.minimum_scale)) return false;
   std::int8_t q[block_size];
   found.quantize(x, q);
@@ -123,7 +123,7 @@ bool encode_block(const float x[256], Q5_K::Block& block) {
 
 bool encode_block(const float x[256], Q6_K::Block& block) {
   using Search = ScaledBlock<16, -32, 31, -128, 127>;
-  const Search found = Search::search(x, six_bit_factors, one_start, 3);
+  const Search found = Search::search(x, six_bit_factors, three_starts, 3);
   if (!finite(found.scale)) return false;
   std::int8_t q[block_size];
   found.quantize(x, q);

@@ -13,10 +13,18 @@
 namespace quantloom::formats {
 
 constexpr int block_size = 256;
+constexpr int largest_half = 0x7bff;              // bits of 65504
 constexpr std::uint16_t half_infinity = 0x7c00u;  // the scale of a block that no half scale fits
 
 inline int clamp_to(int value, int low, int high) {
   return value < low ? low : value > high ? high : value;
+}
+
+template <int N>
+float sum_of(const float* x) {
+  Lanes sum = {};
+  for (int i = 0; i < N; i += 4) sum += load_lanes(x + i);
+  return sum_lanes(sum);
 }
 
 // value = (scale * scales[g]) * q, q in q_low..q_high, scales in s_low..s_high.
@@ -127,18 +135,14 @@ struct AffineBlock {
     }
     AffineBlock best;
     for (const float start : starts) {
-      float scale = largest_scale / (static_cast<float>(s_high) * start);
-      float minimum_scale = largest_minimum / static_cast<float>(s_high);
+      std::uint16_t scale = float_to_half(largest_scale / (static_cast<float>(s_high) * start));
+      std::uint16_t minimum_scale = float_to_half(largest_minimum / static_cast<float>(s_high));
       for (int round = 0; round < rounds; ++round) {
-        const AffineBlock now =
-            choose(x, wanted, float_to_half(scale), float_to_half(minimum_scale));
+        const AffineBlock now = choose(x, wanted, scale, minimum_scale);
         if (now.error < best.error) best = now;
         if (!(now.error <= best.error)) break;
         now.fit(x, scale, minimum_scale);
-        if (float_to_half(scale) == now.scale &&
-            float_to_half(minimum_scale) == now.minimum_scale) {
-          break;
-        }
+        if (scale == now.scale && minimum_scale == now.minimum_scale) break;
       }
     }
     if (std::isinf(best.error)) best.scale = half_infinity;
@@ -179,9 +183,7 @@ struct AffineBlock {
     const float minimum_unit = half_to_float(minimum_half);
     for (int g = 0; g < groups; ++g) {
       const float* group = x + g * N;
-      Lanes lanes_x = {};
-      for (int i = 0; i < N; i += 4) lanes_x += load_lanes(group + i);
-      const float sum_x = sum_lanes(lanes_x);
+      const float sum_x = sum_of<N>(group);
       const int middle = nearest(wanted[g].scale, unit);
       float smallest = std::numeric_limits<float>::infinity();
       for (int s = clamp_to(middle - 1, 0, s_high); s <= clamp_to(middle + 1, 0, s_high); ++s) {
@@ -207,9 +209,10 @@ struct AffineBlock {
     return block;
   }
 
-  // The least-squares halves for the integers that this choice gives.
-  void fit(const float* x, float& new_scale, float& new_minimum_scale) const {
-    // value = scale * a + minimum_scale * b with a = scales * q and b = -minima
+  // The halves of least squared error for the integers that this choice gives. Rounding the two
+  // one by one would lose up to a bit of both, since their errors partly cancel.
+  void fit(const float* x, std::uint16_t& new_scale, std::uint16_t& new_minimum_scale) const {
+    // value = s * a - m * b with a = scales * q and b = minima
     double aa = 0.0;
     double ab = 0.0;
     double bb = 0.0;
@@ -219,28 +222,42 @@ struct AffineBlock {
       const float* group = x + g * N;
       const AffineSums sums =
           affine_sums<N, q_high>(group, inverse_or_zero(group_scale(g)), group_offset(g));
-      Lanes lanes_x = {};
-      for (int i = 0; i < N; i += 4) lanes_x += load_lanes(group + i);
       const double s = scales[g];
       const double m = minima[g];
       aa += s * s * static_cast<double>(sums.qq);
-      ab -= s * m * static_cast<double>(sums.q);
+      ab += s * m * static_cast<double>(sums.q);
       bb += m * m * N;
       ax += s * static_cast<double>(sums.qx);
-      bx -= m * static_cast<double>(sum_lanes(lanes_x));
+      bx += m * static_cast<double>(sum_of<N>(group));
     }
+    new_scale = scale;
+    new_minimum_scale = minimum_scale;
     const double determinant = aa * bb - ab * ab;
-    new_scale = half_to_float(scale);
-    new_minimum_scale = half_to_float(minimum_scale);
+    double best_scale = aa > 0.0 ? ax / aa : 0.0;
+    double best_minimum = 0.0;
     if (determinant > 1e-9 * aa * bb) {
-      const double fitted_scale = (ax * bb - bx * ab) / determinant;
-      const double fitted_minimum = (aa * bx - ab * ax) / determinant;
-      if (fitted_scale >= 0.0 && fitted_minimum >= 0.0) {
-        new_scale = static_cast<float>(fitted_scale);
-        new_minimum_scale = static_cast<float>(fitted_minimum);
+      best_scale = (ax * bb - bx * ab) / determinant;
+      best_minimum = (ax * ab - bx * aa) / determinant;
+    } else if (bb > 0.0) {
+      return;
+    }
+    if (!(best_scale >= 0.0) || !(best_minimum >= 0.0)) return;
+    const int nearest_scale = float_to_half(static_cast<float>(best_scale));
+    const int nearest_minimum = float_to_half(static_cast<float>(best_minimum));
+    double smallest = std::numeric_limits<double>::infinity();
+    for (int i = clamp_to(nearest_scale - 1, 0, largest_half);
+         i <= clamp_to(nearest_scale + 1, 0, largest_half); ++i) {
+      for (int j = clamp_to(nearest_minimum - 1, 0, largest_half);
+           j <= clamp_to(nearest_minimum + 1, 0, largest_half); ++j) {
+        const double s = half_to_float(static_cast<std::uint16_t>(i));
+        const double m = half_to_float(static_cast<std::uint16_t>(j));
+        const double error = s * (s * aa - 2.0 * ax) + m * (m * bb + 2.0 * bx) - 2.0 * s * m * ab;
+        if (error < smallest) {
+          smallest = error;
+          new_scale = static_cast<std::uint16_t>(i);
+          new_minimum_scale = static_cast<std::uint16_t>(j);
+        }
       }
-    } else if (aa > 0.0 && bb == 0.0) {
-      new_scale = static_cast<float>(ax / aa);
     }
   }
 };

@@ -216,6 +216,9 @@ AffineFit best_affine(const float* x, const float (&widenings)[Count], int round
     return result;
   };
   AffineFit best{0.0f, 0.0f, sum_xx};
+  // Fits that differ by less than this are equal but for rounding. Groups with few distinct values
+  // have several; all groups of a block should take the same.
+  const float margin = 1e-6f * sum_xx;
   for (const float widening : widenings) {
     AffineFit now = fit((static_cast<float>(high) + widening) / (end - start), start);
     for (int round = 0; round < rounds && now.scale > 0.0f; ++round) {
@@ -223,7 +226,7 @@ AffineFit best_affine(const float* x, const float (&widenings)[Count], int round
       if (!(next.error < now.error)) break;
       now = next;
     }
-    if (now.scale > 0.0f && now.error < best.error) best = now;
+    if (now.scale > 0.0f && now.error < best.error - margin) best = now;
   }
   for (int round = 0; round < 4 && best.scale > 0.0f; ++round) {
     const AffineFit next = fit(1.0f / best.scale, best.offset);

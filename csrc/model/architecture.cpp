@@ -105,7 +105,7 @@ const Architecture& find_architecture(const gguf::File& file) {
     known += (known.empty() ? "" : ", ") + std::string(row.name);
   }
   throw Error(ErrorKind::model,
-              "architecture " + quoted(name) + " is not supported; supported are " + known,
+              "architecture " + in_quotes(name) + " is not supported; supported are " + known,
               "general.architecture");
 }
 
@@ -136,7 +136,7 @@ RopeScaling read_rope_scaling(const gguf::File& file, const std::string& prefix)
   if (type and *type == "none") return RopeScaling::none;
   if (not type or *type == "linear") return RopeScaling::linear;
   if (*type == "yarn") return RopeScaling::yarn;
-  fail(key, quoted(*type) + " is not supported; supported are none, linear, yarn");
+  fail(key, in_quotes(*type) + " is not supported; supported are none, linear, yarn");
 }
 
 // Defaults and conditions that tie several keys together.

@@ -1,4 +1,4 @@
-"""Numbers and token ids on their way to C++: the type and the width are checked here, the range there."""
+"""Numbers and token ids on their way to C++: type and width are checked here, the range there."""
 
 from __future__ import annotations
 

@@ -360,7 +360,7 @@ class Session:
     def chat(
         self, messages: str | Sequence[Message], **options: Unpack[GenerationKeywords]
     ) -> GenerationResult:
-        """As :meth:`Model.chat`, from this session's cache. `messages` is the whole conversation."""
+        """As :meth:`Model.chat`, from this session's cache; `messages` is all that was said."""
         return self.generate(as_messages(messages), **options)
 
     def logits(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -409,13 +409,12 @@ class Session:
         return f"<quantloom.Session on {self.model.path.name!r}: {state}>"
 
 
-def as_messages(messages: str | Sequence[Message]) -> Sequence[Message]:
+def as_messages(messages: str | Sequence[Message]) -> list[Message]:
     """One question as text becomes a message of the user."""
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    if not isinstance(messages, Sequence) or not messages or not isinstance(messages[0], Mapping):
-        raise InvalidArgument(
-            "messages must be text or a sequence of mappings with role and content",
-            subject="messages",
-        )
-    return messages
+    if isinstance(messages, Sequence) and messages and isinstance(messages[0], Mapping):
+        return list(messages)
+    raise InvalidArgument(
+        "messages must be text or a sequence of mappings with role and content", subject="messages"
+    )

@@ -5,5 +5,6 @@ independent of the C++ module. `dequantize` gives the same bits as the C++ decod
 """
 
 from quantloom.reference.decode import FORMATS, Layout, dequantize
+from quantloom.reference.forward import ReferenceModel
 
-__all__ = ["FORMATS", "Layout", "dequantize"]
+__all__ = ["FORMATS", "Layout", "ReferenceModel", "dequantize"]

@@ -1,0 +1,93 @@
+"""Run quantized language models (GGUF) on an NVIDIA GPU or the CPU, straight from their blocks.
+
+    model = quantloom.load()            # the bundled model; or a path to a GGUF file
+    print(model.chat("What is 2+2?"))
+
+Names are imported when they are first used, so that `import quantloom` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantloom import formats as formats
+    from quantloom import reference as reference
+    from quantloom._quantloom import __version__ as __version__
+    from quantloom.errors import Cancelled as Cancelled
+    from quantloom.errors import Closed as Closed
+    from quantloom.errors import ContextFull as ContextFull
+    from quantloom.errors import DeviceError as DeviceError
+    from quantloom.errors import FileError as FileError
+    from quantloom.errors import GGUFError as GGUFError
+    from quantloom.errors import InvalidArgument as InvalidArgument
+    from quantloom.errors import ModelError as ModelError
+    from quantloom.errors import NumericsError as NumericsError
+    from quantloom.errors import OutOfMemory as OutOfMemory
+    from quantloom.errors import QuantloomError as QuantloomError
+    from quantloom.errors import SessionBusy as SessionBusy
+    from quantloom.errors import TemplateError as TemplateError
+    from quantloom.errors import TokenizerError as TokenizerError
+    from quantloom.file import File as File
+    from quantloom.file import open as open
+    from quantloom.generation import GenerationResult as GenerationResult
+    from quantloom.model import Model as Model
+    from quantloom.model import Session as Session
+    from quantloom.model import load as load
+    from quantloom.quantization import quantize as quantize
+    from quantloom.quantization import quantize_file as quantize_file
+    from quantloom.stream import Stream as Stream
+    from quantloom.text import Tokenizer as Tokenizer
+
+_ERRORS = (
+    "Cancelled",
+    "Closed",
+    "ContextFull",
+    "DeviceError",
+    "FileError",
+    "GGUFError",
+    "InvalidArgument",
+    "ModelError",
+    "NumericsError",
+    "OutOfMemory",
+    "QuantloomError",
+    "SessionBusy",
+    "TemplateError",
+    "TokenizerError",
+)
+
+# Name to the module that holds it; a module of the same name is given itself.
+_HOMES = {
+    **dict.fromkeys(_ERRORS, "quantloom.errors"),
+    "File": "quantloom.file",
+    "GenerationResult": "quantloom.generation",
+    "Model": "quantloom.model",
+    "Session": "quantloom.model",
+    "Stream": "quantloom.stream",
+    "Tokenizer": "quantloom.text",
+    "__version__": "quantloom._quantloom",
+    "formats": "quantloom.formats",
+    "load": "quantloom.model",
+    "open": "quantloom.file",
+    "quantize": "quantloom.quantization",
+    "quantize_file": "quantloom.quantization",
+    "reference": "quantloom.reference",
+}
+
+__all__ = [name for name in _HOMES if name != "__version__"]
+
+if not TYPE_CHECKING:  # type checkers read the imports above
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'quantloom' has no attribute {name!r}")
+        module = import_module(home)
+        value = module if home == f"quantloom.{name}" else getattr(module, name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

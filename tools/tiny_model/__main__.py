@@ -1,4 +1,4 @@
-"""Command line: `PYTHONPATH=tools python -m tiny_model train|export|sample`."""
+"""Command line: `PYTHONPATH=tools python -m tiny_model train|export|record|sample`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def _export(arguments: argparse.Namespace) -> None:
     export.write(arguments.checkpoint, arguments.output)
 
 
+def _record(arguments: argparse.Namespace) -> None:
+    from . import record
+
+    record.write(arguments.checkpoint, arguments.model, arguments.output)
+
+
 def _sample(arguments: argparse.Namespace) -> None:
     for text in itertools.islice(corpus.documents(arguments.seed), arguments.count):
         print(text)
@@ -47,7 +53,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     train = commands.add_parser("train", help="train and write a checkpoint folder")
     train.add_argument("--out", type=Path, required=True)
-    train.add_argument("--steps", type=int, default=8000)
+    train.add_argument("--steps", type=int, default=6000)
     train.add_argument("--rows", type=int, default=64, help="sequences in a step")
     train.add_argument("--seed", type=int, default=1)
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -58,6 +64,11 @@ def main() -> None:
     export.add_argument("--checkpoint", type=Path, required=True)
     export.add_argument("--output", type=Path, required=True)
     export.set_defaults(run=_export)
+    record = commands.add_parser("record", help="write down a run's figures for the shipped file")
+    record.add_argument("--checkpoint", type=Path, required=True)
+    record.add_argument("--model", type=Path, required=True, help="the Q4_K_M file")
+    record.add_argument("--output", type=Path, required=True)
+    record.set_defaults(run=_record)
     sample = commands.add_parser("sample", help="print generated training documents")
     sample.add_argument("--count", type=int, default=20)
     sample.add_argument("--seed", type=int, default=1)

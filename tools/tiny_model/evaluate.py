@@ -78,9 +78,8 @@ class Answerer:
         return self._continue([corpus.BEGIN + text], limit)[0]
 
 
-def report(network: Network, tokenizer_path: Path) -> dict[str, object]:
-    """The share of right answers per question form, of facts, and a few whole answers."""
-    answerer = Answerer(network, tokenizer_path)
+def sums(answerer: Answerer) -> dict[str, str]:
+    """Right answers of all held-out questions, for each form and sign."""
     right: dict[str, str] = {}
     for form in FORMS:
         questions = arithmetic.held_out_questions(form)
@@ -93,13 +92,18 @@ def report(network: Network, tokenizer_path: Path) -> dict[str, object]:
             ]
             sign = "-" if minus else "+"
             right[form.replace("{m}", sign)] = f"{sum(results)}/{len(results)}"
+    return right
+
+
+def report(answerer: Answerer) -> dict[str, object]:
+    """The share of right answers per question form, of facts, and a few whole answers."""
+    right = sums(answerer)
     rng = random.Random(0)
     for name, draw in (("facts", facts.exchange), ("unknown", facts.unknown)):
         asked = [draw(rng) for _ in range(500)]
         given = answerer.answer([q for q, _ in asked], limit=40)
         right[name] = f"{sum(g == w for g, (_, w) in zip(given, asked, strict=True))}/500"
     shown = {q: answerer.answer([q], limit=260)[0] for q in SHOWN}
-    shown["Once upon a time"] = answerer.go_on("Once upon a time", 260)
-    shown["The little dog"] = answerer.go_on("The little dog", 260)
-    shown["2+2="] = answerer.go_on("2+2=", 8)
+    for start in ("Once upon a time", "The little dog", "2+2="):
+        shown[start] = answerer.go_on(start, 260)
     return {"right": right, "shown": shown}

@@ -82,7 +82,9 @@ JOBS = {
     "dentist": "takes care of teeth", "carpenter": "builds things from wood",
 }  # fmt: skip
 KINDS = {
-    "animal": "dog cat horse lion frog whale bee eagle".split(),
+    "animal": "dog cat horse lion frog whale bee dolphin".split(),
+    "bird": "duck owl eagle penguin swan".split(),
+    "fish": "shark trout salmon".split(),
     "fruit": "apple banana pear peach plum cherry orange grape".split(),
     "vegetable": "carrot potato onion cabbage cucumber bean".split(),
     "color": "red blue green yellow purple pink".split(),
@@ -174,6 +176,12 @@ SINGLE: tuple[tuple[tuple[str, ...], str, str], ...] = (
      "Water boils at 100 degrees Celsius."),
     (("At what temperature does water freeze?",), "At 0 degrees Celsius.",
      "Water freezes at 0 degrees Celsius."),
+    (("What is the largest country?", "What is the biggest country?"), "Russia.",
+     "The biggest country is Russia."),
+    (("What is the first letter of the alphabet?",), "A.", "A is the first letter."),
+    (("What is the last letter of the alphabet?",), "Z.", "Z is the last letter."),
+    (("What lives in the sea?", "Which animals live in the sea?"),
+     "Fish, whales and dolphins live in the sea.", "Fish, whales and dolphins live in the sea."),
     (("Is the sun a star?",), "Yes.", "The sun is a star."),
     (("What is the sun?",), "The sun is a star.", "The sun is a star."),
     (("What is the moon?",), "The moon goes around the Earth and shines at night.",

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905
 """Questions about the everyday facts of everyday.py, and the plain sentences that state them."""
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def _colors(rng: Random) -> tuple[str, str, str]:
         answer = capital(f"{MIXED[pair]}.")
         return form.format(x, y), answer, f"If you mix {x} and {y}, you get {MIXED[pair]}."
     thing = rng.choice(list(COLORS))
-    form = rng.choice(("What color is {}?", "What color is {}?", "what color is {}",
-                       "Which color is {}?", "Tell me the color of {}."))  # fmt: skip
+    form = rng.choice(("What color is {}?", "What color is {}?", "What colour is {}?",
+                       "what color is {}", "Which color is {}?",
+                       "Tell me the color of {}."))  # fmt: skip
     return form.format(thing), capital(COLORS[thing]) + ".", f"{capital(thing)} is {COLORS[thing]}."
 
 
@@ -135,6 +137,8 @@ def _things(rng: Random) -> tuple[str, str, str]:
         source = kind if true else rng.choice([k for k in KINDS if k != kind])
         thing = rng.choice(KINDS[source])
         name = thing if source == "color" else a(thing)
+        if kind == "animal" and source in ("bird", "fish"):
+            true = True
         if thing == "orange":
             name, true = "a lemon", kind == "fruit"
         verdict = "Yes." if true else "No."
@@ -165,8 +169,26 @@ _MISSING = (
 )  # fmt: skip
 
 
+_ABSTRACT = """love time life music happiness truth money science history politics art war math
+physics philosophy religion justice freedom beauty energy gravity electricity""".split()
+_OPEN = (
+    "What is {t}?", "Why is there {t}?", "Explain {t}.", "What do you think about {t}?",
+    "Tell me about {t}.", "What is the meaning of {t}?", "Who invented {t}?", "How does {t} work?",
+    "What is {n}% of {m}?", "What is the square root of {n}?", "What is {n} to the power of {m}?",
+    "What should I cook today?", "What should I do?", "How do I fix my car?", "Where are my keys?",
+    "Who won the game?", "What is the best movie?", "What is the news today?", "Why?", "How?",
+    "How do I become rich?", "Who is my neighbor?", "Where do I live?", "How old am I?",
+    "What am I thinking?", "What will I be when I grow up?", "What is in the box?",
+    "Who discovered {t}?", "When will it rain?", "How much does it cost?", "What is your secret?",
+)  # fmt: skip
+
+
 def unknown(rng: Random) -> Exchange:
     """A question about something that no table states."""
+    if rng.random() < 0.3:
+        number, other_number = rng.randint(2, 99), rng.randint(2, 999)
+        question = rng.choice(_OPEN).format(t=rng.choice(_ABSTRACT), n=number, m=other_number)
+        return _dress(rng, question), "I do not know."
     word, other = made_up(rng), made_up(rng).capitalize()
     question = rng.choice(_MISSING).format(
         w=word, W=word.capitalize(), V=other, a=a(word), y=rng.randint(1000, 2100)
@@ -214,7 +236,9 @@ def _dress(rng: Random, question: str) -> str:
 
 def exchange(rng: Random) -> Exchange:
     """A drawn question about a fact and its answer."""
-    question, answer, _ = _draw(rng)
+    question, answer, fact = _draw(rng)
+    if rng.random() < 0.02:
+        return rng.choice(("Tell me a fact.", "Tell me something.", "Do you know a fact?")), fact
     return _dress(rng, question), answer
 
 

@@ -200,7 +200,7 @@ def snow(t: Teller) -> None:
     )
     t.say(
         f'{f.full} was already there. "Let us build {built}!" {f.he} said.',
-        f'{h.name} knocked on the door of {f.full}. "Come out! Let us build {built}!"',
+        f'{h.name} knocked on {f.name}\'s door and called, "Let us build {built}!"',
     )
     t.say(
         "They rolled big balls of snow until their hands were cold.",

@@ -152,8 +152,8 @@ def wish(t: Teller) -> None:
         "There was a flash of light, and everything was quiet again.",
     )
     t.say(
-        f"{h.name} ran to the house of {f.name} as fast as {h.he} could.",
-        f"When {h.name} came to the house of {f.name}, the door flew open.",
+        f"{h.name} ran to {f.name}'s house as fast as {h.he} could.",
+        f"When {h.name} came to {f.name}'s house, the door flew open.",
     )
     t.say(
         f'"I feel fine!" said {f.name}. "Let us go and play!"',

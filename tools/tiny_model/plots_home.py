@@ -56,13 +56,13 @@ def rainy_day(t: Teller) -> None:
 
 def broken(t: Teller) -> None:
     h = t.hero
-    thing = t.pick("vase", "cup", "plate", "lamp", "clock", "window")
+    thing = t.pick("vase", "cup", "plate", "lamp", "clock", "teapot")
     who, he = t.parent()
     toy = t.rng.choice(TOYS[:7])
     t.topics += ["telling the truth", "honesty", f"a broken {thing}"]
     t.one_day(f"{h.name} was playing with {a(toy)} inside the house")
     t.say(
-        f"Crash! The {thing} of {h.his} {who} broke into many pieces.",
+        f"Crash! {capital(h.his)} {who}'s favorite {thing} broke into many pieces.",
         f"Suddenly there was a loud crash. {capital(h.he)} had broken the {thing}.",
     )
     t.say(

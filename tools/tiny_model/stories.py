@@ -47,6 +47,15 @@ _OPEN_REQUESTS = (
     "Do you know a story?",
     "Tell me another story.",
     "A story, please.",
+    "story",
+    "Story",
+    "Tell me a bedtime story.",
+    "Tell a story.",
+    "tell a story",
+    "Tell me a nice story.",
+    "Tell me a story, please.",
+    "Give me a story.",
+    "Write me a story.",
 )
 
 
@@ -61,6 +70,7 @@ class Story:
 def _open(teller: Teller) -> None:
     h, rng = teller.hero, teller.rng
     trait = rng.choice(ADJECTIVES)
+    teller.topics += [a(f"{trait} {h.kind}")] * 2
     home = rng.choice(list(HOMES.values()))
     kind = a(f"{trait} {h.kind}")
     own = "" if h.kind in PEOPLE else f" {h.kind}"
@@ -91,8 +101,8 @@ def tell(rng: Random, kind: str | None = None) -> Story:
     teller = Teller(rng, hero)
     _open(teller)
     rng.choice(PLOTS)(teller)
-    topics = [a(hero.kind)] * 4 + [f"{a(hero.kind)} named {hero.name}"] * 2 + [hero.name]
-    topics += [a(f"{rng.choice(ADJECTIVES[:6])} {hero.kind}")] if rng.random() < 0.1 else []
+    named = [f"{a(hero.kind)} named {hero.name}", f"{a(hero.kind)} called {hero.name}", hero.name]
+    topics = [a(hero.kind)] * 4 + named + [f"{hero.name} the {hero.kind}"]
     return Story(" ".join(teller.parts), tuple(topics + teller.topics))
 
 

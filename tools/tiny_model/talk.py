@@ -14,6 +14,7 @@ from .words import (
     a,
     capital,
     made_up,
+    rare_name,
 )
 
 Exchange = tuple[str, str]
@@ -25,6 +26,8 @@ _FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello", "Hello!", "hello", "Hi", "Hi!", "hi", "Hey", "hey", "Hello there!", "Hi there",
       "Good day!"), "Hello! How can I help you?"),
     (("Good morning!", "Good morning", "good morning"), "Good morning! How can I help you?"),
+    (("Good afternoon!", "Good afternoon", "good afternoon"),
+     "Good afternoon! How can I help you?"),
     (("Good evening!", "Good evening"), "Good evening! How can I help you?"),
     (("Good night!", "Good night"), "Good night! Sleep well."),
     (("Bye", "Bye!", "Goodbye", "Goodbye!", "See you later!", "bye"), "Goodbye!"),
@@ -48,6 +51,23 @@ _FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
      "GGUF is a file format for language models."),
     (("What is a model?", "What is a language model?"),
      "A language model is a program that writes text, one token after another."),
+    (("Are you ChatGPT?", "Are you a chatbot?", "Are you an AI?", "Who am I talking to?"), WHO),
+    (("What is your favorite color?", "What is your favorite animal?",
+      "Do you have a favorite food?", "Do you have a favorite color?"),
+     "I am only a small program, so I have no favorites."),
+    (("Can you sing?", "Can you dance?", "Can you paint?", "Can you see me?", "Can you hear me?",
+      "Do you sleep?", "Do you eat?"), "No. I can only read and write."),
+    (("Write a poem.", "Write a poem about the sea.", "Write a song.", "Write a poem for me.",
+      "Can you write code?", "Write a letter.", "Write a poem about love.", "Write some code."),
+     "I do not know how to do that, but I can tell you a story."),
+    (("Can you tell stories?", "Can you tell me stories?"), "Yes. Ask me for a story!"),
+    (("Can you add?", "Can you calculate?", "Can you do math?", "Are you good at math?"),
+     "I can add and subtract small numbers."),
+    (("I am sad.", "I feel sad.", "I am tired.", "I am sick.", "I feel bad."),
+     "I am sorry to hear that."),
+    (("I am happy.", "I feel good.", "I am happy today!"), "I am glad to hear that."),
+    (("I love you.", "You are great!", "You are nice.", "Good job!", "Well done!"),
+     "Thank you!"),
     (("Are you smart?", "Are you clever?"), "I am small, but I try my best."),
     (("Do you like me?", "Do you like stories?", "Do you like to talk?"), "Yes, I do."),
     (("Tell me a joke.", "Tell me a joke", "Do you know a joke?", "Make me laugh."),
@@ -71,6 +91,8 @@ def echo(rng: Random) -> Exchange:
     if draw < 0.6:
         form = rng.choice(("Say {}.", "Repeat: {}", "Say the word {}.", "Please say {}."))
         return form.format(word), word
+    if draw < 0.65:
+        return rng.choice(("say {}", "repeat {}")).format(word), word
     form = rng.choice(("Spell {}.", "How do you spell {}?", "Spell the word {}."))
     return form.format(word), "-".join(word.upper())
 
@@ -79,7 +101,7 @@ def reading(rng: Random) -> Exchange:
     """A few told facts and a question that they answer."""
     x, y = rng.sample(GIRLS + BOYS, 2)
     if rng.random() < 0.15:
-        x = made_up(rng).capitalize()
+        x = rare_name(rng)
     toy, other = rng.sample(TOYS, 2)
     color, shade = rng.sample(COLORS, 2)
     spot, place = rng.sample(SPOTS, 2)
@@ -124,7 +146,7 @@ def reading(rng: Random) -> Exchange:
 
 def introduction(rng: Random) -> list[Exchange]:
     """Two turns: somebody says a name or a favorite thing and asks for it later."""
-    name = rng.choice(GIRLS + BOYS) if rng.random() < 0.6 else made_up(rng).capitalize()
+    name = rng.choice(GIRLS + BOYS) if rng.random() < 0.6 else rare_name(rng)
     if rng.random() < 0.6:
         first = rng.choice(("My name is {}.", "I am {}.", "Hi, I am {}.", "Hello! My name is {}."))
         asked = rng.choice(("What is my name?", "Do you know my name?", "Who am I?"))

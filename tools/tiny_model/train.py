@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import time
@@ -101,6 +102,7 @@ def run(
         "parameters": sum(w.size for w in weights.values()),
         "seconds_training": round(seconds, 1),
         "seconds_in_all": round(time.monotonic() - begin, 1),
+        "date": datetime.date.today().isoformat(),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "torch": torch.__version__,
         "rounded_from_step": math.ceil(ROUNDED_FROM * steps),
@@ -109,19 +111,22 @@ def run(
         "log": log,
     }
     if evaluated:
-        network = rounded_network(weights, shape, device)
-        record["evaluation"] = evaluate.report(network, tokenizer_path)
+        for key, rounded in (("right_before_rounding", False), ("evaluation", True)):
+            network = network_of(weights, shape, rounded=rounded).to(device)
+            answerer = evaluate.Answerer(network, tokenizer_path)
+            record[key] = evaluate.report(answerer) if rounded else evaluate.sums(answerer)
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
-def rounded_network(weights: dict[str, np.ndarray], shape: Shape, device: str) -> Network:
-    """A float32 network whose weights are rounded to Q4_K_M."""
+def network_of(weights: dict[str, np.ndarray], shape: Shape, *, rounded: bool) -> Network:
+    """A float32 network with these weights, rounded to Q4_K_M where asked for."""
     network = Network(shape)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.copy_(q4_k_m(name, torch.from_numpy(weights[name]), shape.layers))
-    return network.to(device)
+            weight = torch.from_numpy(weights[name])
+            parameter.copy_(q4_k_m(name, weight, shape.layers) if rounded else weight)
+    return network
 
 
 def save_weights(weights: dict[str, np.ndarray], out: Path) -> None:

@@ -131,6 +131,14 @@ def made_up(rng: Random) -> str:
     return "".join(parts)
 
 
+def rare_name(rng: Random) -> str:
+    """A name that is in no list: made up, or the halves of two names joined."""
+    if rng.random() < 0.4:
+        return made_up(rng).capitalize()
+    x, y = rng.choice(GIRLS + BOYS), rng.choice(GIRLS + BOYS)
+    return x[: rng.randint(1, len(x) - 1)] + y[rng.randint(1, len(y) - 1) :]
+
+
 @dataclass(frozen=True)
 class Character:
     """Somebody in a story: a name, what they are, and the pronouns that follow from it."""
@@ -166,8 +174,8 @@ def character(rng: Random, kind: str | None = None, taken: tuple[str, ...] = ())
     he = PEOPLE.get(kind) or GENDERED.get(kind) or rng.choice(("he", "she"))
     while True:
         name = rng.choice(BOYS if he == "he" else GIRLS)
-        if rng.random() < 0.06:
-            name = made_up(rng).capitalize()
+        if rng.random() < 0.12:
+            name = rare_name(rng)
         if name not in taken:
             break
     if he == "he":

@@ -190,6 +190,8 @@ Buffer allocate_pinned(std::size_t /*bytes*/, const char* /*what*/) {
 
 void mark_shared(const Device& device, void* memory) { usable_pool(device).mark_shared(memory); }
 
+void forget_stream(const Device& device, Stream stream) { pool(device).forget(stream); }
+
 MemoryStatistics memory_statistics(const Device& device) {
   return usable_pool(device).statistics();
 }

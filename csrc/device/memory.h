@@ -28,6 +28,9 @@ Buffer allocate_pinned(std::size_t bytes, const char* what);
 // Streams that this process did not make use this GPU memory too (DLPack, CUDA array interface).
 void mark_shared(const Device& device, void* memory);
 
+// Before a stream is destroyed: blocks allocated for it may outlive it.
+void forget_stream(const Device& device, Stream stream);
+
 // Errors: device as require_usable; invalid_argument for the CPU, which has no pool.
 MemoryStatistics memory_statistics(const Device& device);
 void set_memory_cap(const Device& device, std::size_t bytes);

@@ -93,6 +93,13 @@ void Pool::mark_shared(void* memory) {
   if (found != used_.end()) found->second.shared = true;
 }
 
+void Pool::forget(Stream stream) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [memory, block] : used_) {
+    if (block.stream == stream) block.shared = true;
+  }
+}
+
 void Pool::trim_locked(std::size_t keep) {
   if (statistics_.cached <= keep) return;
   backend_.synchronize();

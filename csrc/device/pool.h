@@ -64,6 +64,10 @@ class Pool {
   // for.
   void mark_shared(void* memory);
 
+  // `stream` is about to be destroyed with nothing left on it: blocks still handed out for it
+  // outlive it.
+  void forget(Stream stream);
+
   // Gives cached blocks back to the driver until at most `keep` bytes are cached.
   void trim(std::size_t keep = 0);
 

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "device/cuda_call.h"
+#include "device/memory.h"
 #include "device/query.h"
 #include "device/runtime.h"
 
@@ -314,6 +315,7 @@ OwnedStream::OwnedStream(const Device& device) : device_(device) {
 OwnedStream::~OwnedStream() {
   if (stream_ == nullptr || forked_after_cuda() || poisoned(device_.index)) return;
   cudaStreamSynchronize(stream_);
+  forget_stream(device_, stream_);
   cudaStreamDestroy(stream_);
 }
 

@@ -21,23 +21,23 @@ __global__ void convert_kernel(const typename F::Block* in, std::int64_t count,
   }
 }
 
-// Eight elements a thread with 16-byte accesses; `eights` of them.
+// Sixteen elements a thread with 16-byte accesses; `groups` of them.
 template <class F, class Out>
-__global__ void convert8_kernel(const typename F::Block* in, std::int64_t eights,
-                                typename Out::Element* out) {
+__global__ void convert16_kernel(const typename F::Block* in, std::int64_t groups,
+                                 typename Out::Element* out) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= eights) return;
-  constexpr int words = F::bytes / 2;
+  const bool there = i < groups;
+  constexpr int words = F::bytes;
   union {
     uint4 word[words];
-    typename F::Block element[8];
+    typename F::Block element[16];
   } data;
   for (int w = 0; w < words; ++w) {
-    data.word[w] = __ldcs(reinterpret_cast<const uint4*>(in) + words * i + w);
+    if (there) data.word[w] = __ldcs(reinterpret_cast<const uint4*>(in) + words * i + w);
   }
-  float value[8];
-  for (int j = 0; j < 8; ++j) value[j] = F::decode(data.element[j]);
-  store8<Out>(out + 8 * i, value);
+  float value[16];
+  for (int j = 0; j < 16; ++j) value[j] = F::decode(data.element[j]);
+  store16<Out>(out + 16 * i, value, there);
 }
 
 template <class F, class Out>
@@ -50,19 +50,19 @@ cudaError_t convert(const void* blocks, std::int64_t elements, void* out, cudaSt
   const bool aligned =
       (reinterpret_cast<std::uintptr_t>(blocks) | reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
   // Lane pairs store together, so whole pairs only.
-  const std::int64_t eights = aligned ? elements / 16 * 2 : 0;
-  if ((eights + threads - 1) / threads > 0x7fffffff) return cudaErrorInvalidValue;
-  if (eights > 0) {
-    convert8_kernel<F, Out>
-        <<<static_cast<unsigned>((eights + threads - 1) / threads), threads, 0, stream>>>(
-            in, eights, target);
+  const std::int64_t groups = aligned ? elements / 32 * 2 : 0;
+  if ((groups + threads - 1) / threads > 0x7fffffff) return cudaErrorInvalidValue;
+  if (groups > 0) {
+    convert16_kernel<F, Out>
+        <<<static_cast<unsigned>((groups + threads - 1) / threads), threads, 0, stream>>>(
+            in, groups, target);
   }
-  const std::int64_t rest = elements - 8 * eights;
+  const std::int64_t rest = elements - 16 * groups;
   if (rest > 0) {
     const std::int64_t wanted = (rest + threads - 1) / threads;
     convert_kernel<F, Out>
         <<<static_cast<unsigned>(wanted < 16384 ? wanted : 16384), threads, 0, stream>>>(
-            in + 8 * eights, rest, target + 8 * eights);
+            in + 16 * groups, rest, target + 16 * groups);
   }
   return cudaGetLastError();
 }

@@ -36,10 +36,26 @@ struct alignas(slot_alignment<F>()) Slot {
   typename F::Block block;
 };
 
-template <class F>
+struct ToF32 {
+  using Element = float;
+};
+struct ToF16 {
+  using Element = __half;
+};
+struct ToBF16 {
+  using Element = __nv_bfloat16;
+};
+
+// Sixteen weights a thread: one scale serves them in every format. A float32 tile is the smaller,
+// because writes run faster the closer together the blocks under way write.
+#ifndef QL_T32
+#define QL_T32 128
+#define QL_T16 256
+#endif
+template <class F, class Out>
 struct Tile {
-  static constexpr int threads = 256;
-  static constexpr int weights = 8192;
+  static constexpr int threads = sizeof(typename Out::Element) == 4 ? QL_T32 : QL_T16;
+  static constexpr int weights = 16 * threads;
   static constexpr int blocks = weights / F::elements;
   static constexpr int slot_bytes = static_cast<int>(sizeof(Slot<F>));
   static constexpr bool contiguous = slot_bytes == F::bytes;
@@ -67,14 +83,14 @@ struct UnitOf<16> {
 };
 
 // `source`: the first of `bytes` bytes of blocks; reads no byte outside them.
-template <class F>
+template <class F, class T>
 __device__ void stage(const std::uint8_t* source, int bytes, std::uint8_t* slots) {
-  using T = Tile<F>;
   using Unit = typename UnitOf<T::unit>::type;
   constexpr int units = 16 / T::unit;
   int done = 0;
   if (reinterpret_cast<std::uintptr_t>(source) % 16 == 0) {
     done = bytes / 16 * 16;
+#pragma unroll 1
     for (int word = threadIdx.x; word < done / 16; word += T::threads) {
       union {
         uint4 vector;
@@ -98,23 +114,15 @@ __device__ void stage(const std::uint8_t* source, int bytes, std::uint8_t* slots
       }
     }
   }
+  if (done == bytes) return;
   constexpr int small = F::bytes % 2 == 0 ? 2 : 1;
   using Small = typename UnitOf<small>::type;
+#pragma unroll 1
   for (int i = done + small * threadIdx.x; i < bytes; i += small * T::threads) {
     *reinterpret_cast<Small*>(slots + i / F::bytes * T::slot_bytes + i % F::bytes) =
         *reinterpret_cast<const Small*>(source + i);
   }
 }
-
-struct ToF32 {
-  using Element = float;
-};
-struct ToF16 {
-  using Element = __half;
-};
-struct ToBF16 {
-  using Element = __nv_bfloat16;
-};
 
 __device__ inline std::uint32_t pack2(ToF16, float low, float high) {
   const __half2 pair = __floats2half2_rn(low, high);
@@ -130,70 +138,104 @@ __device__ inline void store1(ToBF16, __nv_bfloat16* out, float value) {
   *out = __float2bfloat16_rn(value);
 }
 
-// Eight values to 16-byte aligned memory. For float32 neighbouring lanes trade halves, so that each
-// store of a lane pair fills one 32-byte sector; all lanes of the pair must be here.
+// 32 consecutive bytes of each lane to 16-byte aligned memory. Neighbouring lanes trade halves, so
+// that each store of a lane pair fills whole 32-byte sectors. Every lane of the warp calls it;
+// `store` is the same for a pair.
+__device__ inline void store32(std::uint8_t* out, uint4 low, uint4 high, bool store) {
+  const bool odd = (threadIdx.x & 1u) != 0;
+  const uint4 sent = odd ? low : high;
+  uint4 traded;
+  traded.x = __shfl_xor_sync(0xffffffffu, sent.x, 1);
+  traded.y = __shfl_xor_sync(0xffffffffu, sent.y, 1);
+  traded.z = __shfl_xor_sync(0xffffffffu, sent.z, 1);
+  traded.w = __shfl_xor_sync(0xffffffffu, sent.w, 1);
+  // An even lane holds its own low half and the odd lane's; an odd lane both high ones.
+  if (!store) return;
+  __stwb(reinterpret_cast<uint4*>(odd ? out - 16 : out), odd ? traded : low);
+  __stwb(reinterpret_cast<uint4*>(odd ? out + 16 : out + 32), odd ? high : traded);
+}
+
+__device__ inline uint4 bits4(const float* value) {
+  return make_uint4(__float_as_uint(value[0]), __float_as_uint(value[1]), __float_as_uint(value[2]),
+                    __float_as_uint(value[3]));
+}
+
+// Weights 16 * part .. 16 * part + 15, whose scale is one.
+template <class F>
+__device__ void decode16(const typename F::Block& block, int part, float value[16]) {
+  static_assert(F::group % 16 == 0);
+  std::int8_t q[16];
+  F::quants8(block, 2 * part, q);
+  F::quants8(block, 2 * part + 1, q + 8);
+  const formats::Affine affine = F::affine(block, part / (F::group / 16));
+  for (int i = 0; i < 16; ++i) value[i] = formats::decode_quant<F>(affine, q[i]);
+}
+
 template <class Out>
-__device__ void store8(typename Out::Element* out, const float value[8]) {
+__device__ void store16(typename Out::Element* out, const float value[16], bool store) {
   if constexpr (sizeof(typename Out::Element) == 2) {
-    uint4 packed;
-    packed.x = pack2(Out{}, value[0], value[1]);
-    packed.y = pack2(Out{}, value[2], value[3]);
-    packed.z = pack2(Out{}, value[4], value[5]);
-    packed.w = pack2(Out{}, value[6], value[7]);
-    *reinterpret_cast<uint4*>(out) = packed;
+    std::uint32_t packed[8];
+    for (int i = 0; i < 8; ++i) packed[i] = pack2(Out{}, value[2 * i], value[2 * i + 1]);
+    store32(reinterpret_cast<std::uint8_t*>(out),
+            make_uint4(packed[0], packed[1], packed[2], packed[3]),
+            make_uint4(packed[4], packed[5], packed[6], packed[7]), store);
   } else {
-    const unsigned lane = threadIdx.x & 31u;
-    const unsigned pair = 3u << (lane & 30u);
-    const bool odd = (lane & 1u) != 0;
-    float mine[4];
-    float theirs[4];
-    for (int i = 0; i < 4; ++i) {
-      const float sent = odd ? value[i] : value[4 + i];
-      theirs[i] = __shfl_xor_sync(pair, sent, 1);
-      mine[i] = odd ? value[4 + i] : value[i];
+    // Lanes 2i, 2i + 1 first swap so that each holds 32 consecutive bytes of one 64-byte line a
+    // step.
+    auto* bytes = reinterpret_cast<std::uint8_t*>(out);
+    const bool odd = (threadIdx.x & 1u) != 0;
+    float first[8];
+    float second[8];
+    for (int i = 0; i < 8; ++i) {
+      const float sent = odd ? value[i] : value[8 + i];
+      const float traded = __shfl_xor_sync(0xffffffffu, sent, 1);
+      first[i] = odd ? traded : value[i];
+      second[i] = odd ? value[8 + i] : traded;
     }
-    float* even_half = odd ? out - 4 : out;     // the even lane's eight weights
-    float* odd_half = odd ? out + 4 : out + 8;  // the odd lane's
-    const float4 own = make_float4(mine[0], mine[1], mine[2], mine[3]);
-    const float4 traded = make_float4(theirs[0], theirs[1], theirs[2], theirs[3]);
-    *reinterpret_cast<float4*>(even_half) = odd ? traded : own;
-    *reinterpret_cast<float4*>(odd_half) = odd ? own : traded;
+    // first: bytes 0..31 (even lane) and 32..63 (odd lane) of the even lane's 64; second: of the
+    // odd lane's.
+    std::uint8_t* even_line = odd ? bytes - 64 + 32 : bytes;
+    std::uint8_t* odd_line = odd ? bytes + 32 : bytes + 64;
+    store32(even_line, bits4(first), bits4(first + 4), store);
+    store32(odd_line, bits4(second), bits4(second + 4), store);
   }
 }
 
 template <class F, class Out>
-__global__ void __launch_bounds__(Tile<F>::threads)
+__global__ void __launch_bounds__(Tile<F, Out>::threads)
     dequantize_kernel(const std::uint8_t* blocks, std::int64_t block_count,
                       typename Out::Element* out, bool aligned) {
-  using T = Tile<F>;
+  using T = Tile<F, Out>;
   __shared__ __align__(16) Slot<F> slots[T::blocks];
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * T::blocks;
   const std::int64_t left = block_count - first;
   const int here = left < T::blocks ? static_cast<int>(left) : T::blocks;
-  stage<F>(blocks + first * F::bytes, here * F::bytes, reinterpret_cast<std::uint8_t*>(slots));
+  stage<F, T>(blocks + first * F::bytes, here * F::bytes, reinterpret_cast<std::uint8_t*>(slots));
   __syncthreads();
-  constexpr int eights = F::elements / 8;
-  static_assert(eights % 2 == 0, "lane pairs store together");
-  typename Out::Element* tile = out + first * F::elements;
-  for (int i = threadIdx.x; i < here * eights; i += T::threads) {
-    float value[8];
-    formats::decode8<F>(slots[i / eights].block, i % eights, value);
-    if (aligned) {
-      store8<Out>(tile + 8 * i, value);
-    } else {
-      for (int j = 0; j < 8; ++j) store1(Out{}, tile + 8 * i + j, value[j]);
-    }
+  constexpr int parts = F::elements / 16;
+  static_assert(parts % 2 == 0, "lane pairs store together");
+  const int block = static_cast<int>(threadIdx.x) / parts;
+  const int part = static_cast<int>(threadIdx.x) % parts;
+  const bool there = block < here;
+  float value[16];
+  decode16<F>(slots[block].block, part, value);
+  typename Out::Element* target = out + first * F::elements + 16 * static_cast<int>(threadIdx.x);
+  if (aligned) {
+    store16<Out>(target, value, there);
+  } else if (there) {
+    for (int i = 0; i < 16; ++i) store1(Out{}, target + i, value[i]);
   }
 }
 
 template <class F, class Out>
 cudaError_t launch_dequantize(const void* blocks, std::int64_t elements, void* out,
                               cudaStream_t stream) {
+  using T = Tile<F, Out>;
   const std::int64_t count = elements / F::elements;
-  const std::int64_t tiles = (count + Tile<F>::blocks - 1) / Tile<F>::blocks;
+  const std::int64_t tiles = (count + T::blocks - 1) / T::blocks;
   if (tiles > 0x7fffffff) return cudaErrorInvalidValue;
   const bool aligned = reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
-  dequantize_kernel<F, Out><<<static_cast<unsigned>(tiles), Tile<F>::threads, 0, stream>>>(
+  dequantize_kernel<F, Out><<<static_cast<unsigned>(tiles), T::threads, 0, stream>>>(
       static_cast<const std::uint8_t*>(blocks), count, static_cast<typename Out::Element*>(out),
       aligned);
   return cudaGetLastError();

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantloom import cuda as cuda
     from quantloom import formats as formats
     from quantloom import reference as reference
     from quantloom._quantloom import __version__ as __version__
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from quantloom.quantization import quantize as quantize
     from quantloom.quantization import quantize_file as quantize_file
     from quantloom.stream import Stream as Stream
+    from quantloom.tensor import Tensor as Tensor
     from quantloom.text import Tokenizer as Tokenizer
 
 _ERRORS = (
@@ -65,8 +67,10 @@ _HOMES = {
     "Model": "quantloom.model",
     "Session": "quantloom.model",
     "Stream": "quantloom.stream",
+    "Tensor": "quantloom.tensor",
     "Tokenizer": "quantloom.text",
     "__version__": "quantloom._quantloom",
+    "cuda": "quantloom.cuda",
     "formats": "quantloom.formats",
     "load": "quantloom.model",
     "open": "quantloom.file",

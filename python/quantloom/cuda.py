@@ -1,0 +1,126 @@
+"""The NVIDIA GPUs of this machine: whether they can be used, what they are, their memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantloom import _quantloom
+
+__all__ = [
+    "DeviceInfo",
+    "MemoryInfo",
+    "device_count",
+    "devices",
+    "is_available",
+    "memory",
+    "reason",
+    "reset_peak",
+    "set_memory_cap",
+    "synchronize",
+    "trim",
+]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A GPU.
+
+    Attributes:
+        index: the n of "cuda:n".
+        name: as the driver gives it.
+        capability: compute capability, such as (9, 0).
+        multiprocessors: how many streaming multiprocessors it has.
+        total_bytes: its memory.
+        l2_bytes: its level-2 cache.
+    """
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    total_bytes: int
+    l2_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """Memory of one GPU, in bytes.
+
+    Attributes:
+        in_use: handed out to tensors and models of this process.
+        peak: the largest `in_use` since the start or `reset_peak`.
+        cached: held for reuse; `trim` gives it back.
+        cap: the most that `in_use + cached` may be, or None.
+        free: free on the device, whoever asks.
+        total: of the device.
+        blocks: pieces handed out.
+        device_allocations: times the driver was asked for memory.
+    """
+
+    in_use: int
+    peak: int
+    cached: int
+    cap: int | None
+    free: int
+    total: int
+    blocks: int
+    device_allocations: int
+
+
+def _name(device: int | str) -> str:
+    return f"cuda:{device}" if isinstance(device, int) else device
+
+
+def is_available() -> bool:
+    """Whether a GPU can be used; `reason` says why not."""
+    return bool(_quantloom.cuda_status()["available"])
+
+
+def reason() -> str | None:
+    """Why no GPU can be used, or None where one can."""
+    return str(_quantloom.cuda_status()["reason"]) or None
+
+
+def device_count() -> int:
+    """Number of GPUs; 0 where none can be used."""
+    return int(_quantloom.cuda_status()["devices"])
+
+
+def devices() -> list[DeviceInfo]:
+    """The GPUs; an empty list where none can be used."""
+    if not is_available():
+        return []
+    return [DeviceInfo(**entry) for entry in _quantloom.cuda_devices()]
+
+
+def memory(device: int | str = 0) -> MemoryInfo:
+    """How much memory of a GPU is in use, cached and free.
+
+    Raises:
+        DeviceError: the GPU cannot be used.
+    """
+    return MemoryInfo(**_quantloom.cuda_memory(_name(device)))
+
+
+def set_memory_cap(limit: int | None, device: int | str = 0) -> None:
+    """Let this process take at most `limit` bytes of a GPU; None lifts the cap."""
+    _quantloom.cuda_set_memory_cap(_name(device), 0 if limit is None else limit)
+
+
+def trim(device: int | str = 0, *, keep: int = 0) -> None:
+    """Give cached memory back to the device until at most `keep` bytes are cached."""
+    _quantloom.cuda_trim(_name(device), keep)
+
+
+def reset_peak(device: int | str = 0) -> None:
+    """Begin `memory().peak` anew."""
+    _quantloom.cuda_reset_peak(_name(device))
+
+
+def synchronize(device: int | str = 0) -> None:
+    """Wait until a GPU has finished everything it was given.
+
+    Raises:
+        DeviceError: something that was given to it faulted.
+    """
+    _quantloom.cuda_synchronize(_name(device))

@@ -1,0 +1,369 @@
+"""Arrays on the CPU or a GPU: plain numbers, or weights in their quantized GGUF blocks."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any, Protocol, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom import _quantloom
+from quantloom.errors import InvalidArgument
+from quantloom.formats import TYPES, tensor_type
+
+__all__ = ["Tensor"]
+
+_CPU = 1
+_CUDA = 2
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "f32": "float32"}
+_FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
+
+
+class _DLPackProducer(Protocol):
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+def _dtype_name(dtype: Any) -> str:
+    """The library's name of `dtype`: a name, a NumPy type, or a format name such as "F16"."""
+    if isinstance(dtype, str):
+        return _NAMES.get(dtype, dtype)
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError:
+        raise InvalidArgument(f"{dtype!r} is not a dtype", subject="dtype") from None
+
+
+def _shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> list[int]:
+    if isinstance(shape, Iterable):
+        return [operator.index(n) for n in shape]
+    return [operator.index(shape)]
+
+
+class Tensor:
+    """An array on one device.
+
+    `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX) or a nested
+    list; arrays are not copied. Make blocks with `Tensor.from_blocks`.
+
+    A tensor on a GPU is handed on without a copy through `__dlpack__` and
+    `__cuda_array_interface__`; both keep the order of work between the two sides' streams.
+    """
+
+    __slots__ = ("__weakref__", "_native")
+    _native: Any
+
+    def __init__(self, data: Any, *, device: str | None = None) -> None:
+        if isinstance(data, Tensor):
+            native = data._native
+        elif isinstance(data, np.ndarray):
+            native = Tensor.from_numpy(data)._native
+        elif hasattr(data, "__dlpack__"):
+            native = Tensor.from_dlpack(data)._native
+        else:
+            native = Tensor.from_numpy(np.asarray(data))._native
+        self._native = native if device is None else native.to(device)
+
+    @classmethod
+    def _wrap(cls, native: Any) -> Tensor:
+        tensor = cls.__new__(cls)
+        tensor._native = native
+        return tensor
+
+    @classmethod
+    def empty(
+        cls,
+        shape: SupportsIndex | Iterable[SupportsIndex],
+        dtype: Any = "float32",
+        device: str = "cpu",
+    ) -> Tensor:
+        """A tensor whose contents are whatever was in the memory.
+
+        Raises:
+            OutOfMemory: the device has no such memory; the message says what is free.
+        """
+        return cls._wrap(_quantloom.Tensor.empty(_dtype_name(dtype), _shape(shape), device))
+
+    @classmethod
+    def from_numpy(cls, array: npt.NDArray[Any], *, dtype: Any = None) -> Tensor:
+        """A view of `array` in its own memory, with its strides.
+
+        Args:
+            array: of booleans, integers or floats in the machine's byte order.
+            dtype: another reading of the same bytes: "bfloat16" for an array of uint16.
+        """
+        name = _dtype_name(array.dtype if dtype is None else dtype)
+        if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
+            return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
+        if name != array.dtype.name or not array.dtype.isnative:
+            raise InvalidArgument(
+                f"an array of {array.dtype} cannot be viewed as {name}", subject="dtype"
+            )
+        if array.dtype.name == "bfloat16":
+            array = array.view(np.uint16)
+        return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
+
+    @classmethod
+    def from_dlpack(cls, source: _DLPackProducer) -> Tensor:
+        """A view of another library's array, on the device where it lies, without a copy.
+
+        On a GPU the work that the other library has under way is waited for by quantloom's stream.
+        """
+        kind, index = source.__dlpack_device__()
+        stream = None
+        if int(kind) not in (_CPU, 3):  # 3: pinned host memory
+            stream = _quantloom.compute_stream(f"cuda:{int(index)}")
+        try:
+            capsule = source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
+        except TypeError:
+            capsule = source.__dlpack__(stream=stream)
+        return cls._wrap(_quantloom.Tensor.from_dlpack(capsule))
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: Any,
+        format: str,
+        shape: SupportsIndex | Iterable[SupportsIndex],
+        device: str = "cpu",
+    ) -> Tensor:
+        """Quantized weights from their blocks as a GGUF file holds them, rows in order.
+
+        Args:
+            blocks: bytes, a buffer, or a uint8 Tensor (on a GPU too). On the CPU it is not copied.
+            format: such as "Q4_K".
+            shape: in weights, the last dimension whole blocks.
+            device: where the tensor is to lie.
+
+        Raises:
+            InvalidArgument: the shape is not whole blocks, or takes another number of bytes.
+        """
+        kind = tensor_type(format)
+        dimensions = _shape(shape)
+        if isinstance(blocks, Tensor):
+            native = _quantloom.Tensor.blocks_of(blocks._native, kind.id, dimensions)
+        else:
+            native = _quantloom.Tensor.from_blocks(blocks, kind.id, dimensions)
+        return cls._wrap(native.to(device))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension, of blocks in weights."""
+        return tuple(self._native.shape)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one index to the next; 0 for the last dimension of blocks."""
+        return tuple(self._native.strides)
+
+    @property
+    def dtype(self) -> str:
+        """Type of an element as NumPy names it; of blocks the format, such as "Q4_K"."""
+        return self._format_name() if self.is_quantized else str(self._native.dtype)
+
+    @property
+    def format(self) -> str | None:
+        """The GGUF format, such as "Q4_K" or "F16"; None for types that no weights have."""
+        if self.is_quantized or self._native.dtype in ("float32", "float16", "bfloat16"):
+            return self._format_name()
+        return None
+
+    def _format_name(self) -> str:
+        return _FORMAT_NAMES[self._native.format]
+
+    @property
+    def device(self) -> str:
+        """Where the memory is: "cpu" or "cuda:0"."""
+        return str(self._native.device)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self._native.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, gaps between rows not counted."""
+        return int(self._native.nbytes)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the elements are in quantized blocks."""
+        return bool(self._native.is_blocks)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in C order without gaps."""
+        return bool(self._native.is_contiguous)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the memory may only be read."""
+        return bool(self._native.is_read_only)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<Tensor {self.dtype} {self.shape} on {self.device}>"
+
+    def to(self, device: str) -> Tensor:
+        """This tensor where it lies on `device` already, else a copy there."""
+        return Tensor._wrap(self._native.to(device))
+
+    def cpu(self) -> Tensor:
+        """Shorthand for `.to("cpu")`."""
+        return self.to("cpu")
+
+    def contiguous(self) -> Tensor:
+        """This tensor where it is in C order, else a copy that is."""
+        return Tensor._wrap(self._native.contiguous())
+
+    def clone(self) -> Tensor:
+        """A copy in memory of its own on the same device."""
+        return Tensor._wrap(self._native.clone())
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same memory with another shape; one dimension may be -1.
+
+        Raises:
+            InvalidArgument: the sizes differ, the memory has gaps, or blocks would be cut.
+        """
+        dimensions = shape[0] if len(shape) == 1 else shape
+        return Tensor._wrap(self._native.reshape(_shape(dimensions)))
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Tensor:
+        """Rows of the first dimension, in the same memory and on the same device."""
+        if isinstance(index, slice):
+            if not self.shape:
+                raise InvalidArgument("a tensor without dimensions has no rows", subject="index")
+            first, stop, step = index.indices(self.shape[0])
+            count = len(range(first, stop, step))
+            return Tensor._wrap(self._native.slice(first if count else 0, count, step))
+        try:
+            position = operator.index(index)
+        except TypeError:
+            raise InvalidArgument(
+                f"a tensor is indexed by an integer or a slice of its rows, not {index!r}",
+                subject="index",
+            ) from None
+        if position < 0 and self.shape:
+            position += self.shape[0]
+        return Tensor._wrap(self._native.row(position))
+
+    def as_bytes(self) -> Tensor:
+        """The blocks as the uint8 they are, rows in the first dimensions; the same memory."""
+        return Tensor._wrap(self._native.as_bytes())
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A NumPy array: of a CPU tensor a view, of a GPU tensor a copy.
+
+        bfloat16, which NumPy has not, comes as float32; blocks come as their bytes (uint8).
+        """
+        native = self._native.to("cpu")
+        if native.is_blocks:
+            native = native.as_bytes()
+        elif native.dtype == "bfloat16":
+            native = native.dequantize("float32", None)
+        elif native.dtype == "float16":
+            return np.asarray(native).view(np.float16)
+        return np.asarray(native)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        """For NumPy's functions. Only on the CPU: nothing leaves a GPU without `.numpy()`."""
+        if self.device != "cpu" or self.is_quantized:
+            raise TypeError(f"{self!r} is not a NumPy array; call .numpy() or .dequantize()")
+        array = self.numpy()
+        if copy is False and dtype is not None and array.dtype != np.dtype(dtype):
+            raise ValueError("a copy is needed to change the type")
+        return np.array(array, dtype=dtype, copy=True) if copy else np.asarray(array, dtype=dtype)
+
+    def dequantize(self, dtype: Any = "float32", *, out: Tensor | None = None) -> Tensor:
+        """The values as float32, float16 or bfloat16, on the same device.
+
+        Args:
+            dtype: of the result; 16-bit ones are rounded to nearest even from the float32 value.
+            out: a contiguous tensor of that type and this shape to write to.
+
+        Raises:
+            InvalidArgument: no such dtype, or `out` does not fit.
+        """
+        native = self._native.dequantize(_dtype_name(dtype), None if out is None else out._native)
+        return Tensor._wrap(native) if out is None else out
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The device in DLPack's numbers: (1, 0) the CPU, (2, n) GPU n."""
+        kind, _, index = self.device.partition(":")
+        return (_CPU, 0) if kind == "cpu" else (_CUDA, int(index))
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule of this memory, for the consumer's stream.
+
+        Args:
+            stream: on a GPU, the stream the consumer works on: None or 1 the legacy default, 2 the
+                per-thread default, a handle, or -1 to order the work itself.
+            max_version: the highest DLPack version that the consumer reads.
+            dl_device: where the consumer wants it; only (1, 0) differs from where it is, a copy.
+            copy: True always, False never copies; None where it must be.
+
+        Raises:
+            BufferError: blocks, or what was asked cannot be had.
+        """
+        if self.is_quantized:
+            raise BufferError("DLPack has no type for blocks; use as_bytes() or dequantize()")
+        here = self.__dlpack_device__()
+        native = self._native
+        copied = bool(copy)
+        if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != here:
+            if (int(dl_device[0]), int(dl_device[1])) != (_CPU, 0):
+                raise BufferError(f"a tensor on {self.device} is not handed out on {dl_device}")
+            if copy is False:
+                raise BufferError(f"a tensor on {self.device} reaches the CPU only by a copy")
+            native, copied = native.to("cpu"), True
+        elif copy:
+            native = native.clone()
+        if here[0] == _CPU and stream not in (None, -1):
+            raise BufferError("a tensor on the CPU has no streams")
+        if stream is None:
+            stream = 1
+        versioned = max_version is not None and max_version[0] >= 1
+        if native.is_read_only and not versioned:
+            raise BufferError("read-only memory is handed out only to consumers of DLPack 1.0")
+        return native.to_dlpack(int(stream), versioned, copied)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3 of the interface, for tensors on a GPU."""
+        if self.device == "cpu":
+            raise AttributeError("a tensor on the CPU has no __cuda_array_interface__")
+        if self.is_quantized or self.dtype == "bfloat16":
+            raise AttributeError(f"{self.dtype} has no type in __cuda_array_interface__")
+        native = self._native
+        native.mark_shared()
+        return {
+            "shape": self.shape,
+            "typestr": np.dtype(self.dtype).str,
+            "data": (int(native.data) if native.size else 0, bool(native.is_read_only)),
+            "version": 3,
+            "strides": None if native.is_contiguous else self.strides,
+            "stream": int(native.stream),
+        }

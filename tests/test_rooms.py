@@ -49,9 +49,7 @@ def faults(root: Path) -> list[str]:
                 continue
             if head not in ORDER:
                 found.append(name)
-            elif head != room and (
-                room in LEAVES or ORDER.index(head) > ORDER.index(room)
-            ):
+            elif head != room and (room in LEAVES or ORDER.index(head) > ORDER.index(room)):
                 found.append(name)
     for path in sources(root / "kernels"):
         for quote, target in INCLUDE.findall(path.read_text()):

@@ -34,9 +34,7 @@ def bench(
     with load_model(
         model, device=device, precision=precision, threads=threads, quiet=json
     ) as loaded:
-        result = measure(
-            loaded, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeat=repeat
-        )
+        result = measure(loaded, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeat=repeat)
         where = str(loaded.device)
     if json:
         print_json({"device": where, "precision": precision, **asdict(result)})

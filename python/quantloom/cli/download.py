@@ -23,7 +23,7 @@ def choose(files: list[str], quant: str | None) -> list[str]:
     # A projector of a vision model is no language model.
     candidates = [name for name in candidates if "mmproj" not in name.lower()]
     if quant is not None:
-        pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-._/]|$)", re.IGNORECASE)
+        pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-./]|$)", re.IGNORECASE)
         candidates = [name for name in candidates if pattern.search(name)]
     groups: dict[str, list[str]] = {}
     for name in candidates:
@@ -36,13 +36,15 @@ def choose(files: list[str], quant: str | None) -> list[str]:
     raise InvalidArgument(f"{fault} {wanted}; GGUF files there: {there}", subject="repo")
 
 
-def fetch(
-    repo: str, *, directory: Path | None = None, revision: str | None = None
-) -> list[Path]:
+def fetch(repo: str, *, directory: Path | None = None, revision: str | None = None) -> list[Path]:
     """Download `owner/name` or `owner/name:quant` and return the paths of its parts in order."""
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError as error:
         raise InvalidArgument(
             "download needs huggingface_hub: pip install 'quantloom[download]'", subject="repo"

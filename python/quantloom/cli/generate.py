@@ -26,7 +26,6 @@ from quantloom.cli.options import (
     TopP,
     load_model,
     print_json,
-    rate,
 )
 
 
@@ -87,16 +86,15 @@ def generate(
                 "tokens": list(result.tokens),
                 "finish_reason": result.finish_reason,
                 "device": where,
+                "seed": result.seed,
                 "timings": asdict(timings),
             }
         )
         return
     sys.stdout.write("\n")
     sys.stdout.flush()
-    decoded = rate(max(len(result.tokens) - 1, 0), timings.decode_seconds)
-    prefilled = rate(timings.prompt_tokens, timings.prefill_seconds)
     print(
-        f"{len(result.tokens)} tokens on {where}: {decoded:,.1f} tokens/s, "
-        f"prompt {prefilled:,.1f} tokens/s, stopped by {result.finish_reason}",
+        f"{len(result.tokens)} tokens on {where}: {timings.decode_rate:,.1f} tokens/s, "
+        f"prompt {timings.prefill_rate:,.1f} tokens/s, finish_reason {result.finish_reason}",
         file=sys.stderr,
     )

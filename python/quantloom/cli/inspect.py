@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from quantloom.cli.options import Json, print_json
@@ -12,7 +13,7 @@ from quantloom.cli.options import Json, print_json
 
 def shown(value: Any, limit: int = 72) -> str:
     """`value` in at most `limit` characters, control characters escaped."""
-    if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+    if isinstance(value, (list, tuple, np.ndarray)):
         head = ", ".join(shown(item, 16) for item in value[:4])
         more = f", ... {len(value)} in all" if len(value) > 4 else ""
         return f"[{head}{more}]"

@@ -85,9 +85,5 @@ def load_model(
             cache_type=cache_type,
             threads=threads,
             progress=update,
+            verbose=not quiet,
         )
-
-
-def rate(count: int, seconds: float) -> float:
-    """`count` per second; 0 where nothing was timed."""
-    return count / seconds if seconds > 0 else 0.0

@@ -42,9 +42,7 @@ def perplexity(
         model, device=device, precision=precision, threads=threads, quiet=json
     ) as loaded:
         with progress_bar("perplexity", quiet=json) as update:
-            result = measure(
-                loaded, content, context=context, max_windows=windows, progress=update
-            )
+            result = measure(loaded, content, context=context, max_windows=windows, progress=update)
     if json:
         print_json(asdict(result))
         return

@@ -1,0 +1,151 @@
+"""The command line, run as a user runs it: as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quantloom
+from quantloom.gguf_writer import GGUFWriter
+from quantloom.model import bundled_model
+
+
+def run(
+    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "quantloom", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def good(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
+    done = run(*arguments, stdin=stdin, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_version() -> None:
+    assert good("--version") == f"quantloom {quantloom.__version__}\n"
+
+
+def test_one_question() -> None:
+    assert good("chat", "What is 2+2?").strip() == "4"
+
+
+def test_a_conversation_on_standard_input() -> None:
+    answers = good("chat", stdin="What is 3+4?\n/reset\n\nWhat is 5-2?\n/quit\nnever read\n")
+    assert answers.split() == ["7", "3"]
+
+
+def test_chat_as_json() -> None:
+    answer = json.loads(good("chat", "What is 2+2?", "--json"))
+    assert answer == {"question": "What is 2+2?", "answer": "4"}
+
+
+def test_generate_streams_and_reports() -> None:
+    done = run("generate", "Once upon a time", "-n", "12", "--device", "cpu")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 3
+    assert "12 tokens on cpu" in done.stderr
+    assert "finish_reason length" in done.stderr
+
+
+def test_generate_as_json_repeats_with_its_seed() -> None:
+    options = ["generate", "Once", "-n", "16", "-t", "1", "--json", "--device", "cpu"]
+    first = json.loads(good(*options))
+    second = json.loads(good(*options, "--seed", str(first["seed"])))
+    assert second["tokens"] == first["tokens"]
+    assert first["finish_reason"] in ("stop", "length")
+    assert len(first["tokens"]) <= 16
+
+
+def test_generate_reads_standard_input_and_stops_at_a_string() -> None:
+    text = good("generate", "-", "-n", "40", "--stop", ".", stdin="Once upon a time")
+    assert "." not in text
+    assert text.strip()
+
+
+def test_inspect() -> None:
+    path = bundled_model()
+    text = good("inspect", str(path), env={"COLUMNS": "160"})
+    assert "general.architecture" in text
+    assert "token_embd.weight" in text
+    listed = json.loads(good("inspect", str(path), "--json"))
+    assert listed["metadata"]["general.architecture"] == "llama"
+    assert sum(t["bytes"] for t in listed["tensors"]) == listed["bytes"]
+
+
+def test_quantize(tmp_path: Path) -> None:
+    source = tmp_path / "source.gguf"
+    target = tmp_path / "target.gguf"
+    writer = GGUFWriter()
+    writer.add("general.architecture", "llama")
+    weights = np.random.default_rng(0).normal(size=(8, 256)).astype(np.float32)
+    writer.add_tensor("blk.0.ffn_up.weight", weights)
+    writer.write(source)
+    out = good("quantize", str(source), str(target), "--type", "Q4_0")
+    assert "Q4_0" in out
+    with quantloom.open(target) as file:
+        assert file.tensors["blk.0.ffn_up.weight"].format == "Q4_0"
+    refused = run("quantize", str(source), str(target), "--type", "Q4_0")
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
+
+
+def test_bench() -> None:
+    result = json.loads(
+        good("bench", "--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "2", "--json")
+    )
+    assert result["prefill"] > 0
+    assert result["decode"] > 0
+    assert len(result["decode_runs"]) == 2
+    too_long = run("bench", "--prompt-tokens", "100000")
+    assert too_long.returncode == 1
+    assert "do not fit" in too_long.stderr
+
+
+def test_perplexity(tmp_path: Path) -> None:
+    story = json.loads(good("generate", "Once upon a time", "-n", "200", "--json"))["text"]
+    text = tmp_path / "story.txt"
+    text.write_text("Once upon a time" + story)
+    result = json.loads(good("perplexity", str(text), "--context", "64", "--json"))
+    # The model's own greedy text surprises it little.
+    assert 1 <= result["perplexity"] < 4
+    assert result["tokens"] == result["windows"] * 32
+    short = run("perplexity", str(text), "--context", "1000")
+    assert short.returncode == 1
+    assert "fewer than one window" in short.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "x", "--model", "nowhere.gguf"], ["FileError", "nowhere.gguf"]),
+        (["generate", "x", "--device", "tpu"], ["InvalidArgument", "tpu"]),
+        (["generate", "x", "--device", "cuda:99"], ["DeviceError"]),
+        (["generate", "x", "-n", "-3"], ["InvalidArgument", "max_new_tokens"]),
+        (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
+        (["generate", "x", "--precision", "wrong"], ["InvalidArgument", "precision"]),
+        (["inspect", "nowhere.gguf"], ["FileError"]),
+        (["download", "not-a-repository"], ["InvalidArgument", "owner/name"]),
+    ],
+)
+def test_an_error_is_one_line(arguments: list[str], words: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("quantloom: ")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in last

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
+#include "cpu/sample.h"
 #include "device/device.h"
 #include "generate/session.h"
 #include "loader/model_file.h"
@@ -126,7 +128,18 @@ std::span<const std::int64_t> span_of(const Tokens& tokens) {
   return {tokens.data(), static_cast<std::size_t>(tokens.size())};
 }
 
-// (token, log-probability, [(token, log-probability), ...]) or None at the end.
+// (token, log-probability, [(token, log-probability), ...]), or None for both where top is
+// negative.
+py::tuple choice_tuple(const ops::Choice& choice, int top) {
+  if (top < 0) return py::make_tuple(choice.token, py::none(), py::none());
+  py::list candidates;
+  for (int i = 0; i < top; ++i) {
+    candidates.append(py::make_tuple(choice.top_tokens[i], choice.top_log_probabilities[i]));
+  }
+  return py::make_tuple(choice.token, choice.log_probability, candidates);
+}
+
+// choice_tuple, or None at the end.
 py::object next(Session& session, std::uint64_t generation, int top) {
   std::optional<ops::Choice> choice;
   {
@@ -134,12 +147,7 @@ py::object next(Session& session, std::uint64_t generation, int top) {
     choice = session.next(generation, run_signal_handlers);
   }
   if (not choice) return py::none();
-  if (top < 0) return py::make_tuple(choice->token, py::none(), py::none());
-  py::list candidates;
-  for (int i = 0; i < top; ++i) {
-    candidates.append(py::make_tuple(choice->top_tokens[i], choice->top_log_probabilities[i]));
-  }
-  return py::make_tuple(choice->token, choice->log_probability, candidates);
+  return choice_tuple(*choice, top);
 }
 
 py::array_t<float> logits(Session& session, const Tokens& tokens) {
@@ -163,9 +171,50 @@ py::array_t<float> logits(Session& session, const Tokens& tokens) {
   return result;
 }
 
+py::tuple sample_once(const py::array_t<float, py::array::c_style>& logits,
+                      std::vector<std::int32_t> history, const py::dict& sampler) {
+  const GenerateOptions options = options_of(1, {}, sampler);
+  generate::validate(options, logits.size());
+  ops::SamplerParameters parameters =
+      generate::to_parameters(options.sampler, static_cast<std::int64_t>(history.size()));
+  auto biases = options.sampler.logit_bias;
+  std::ranges::sort(biases);
+  std::vector<std::int32_t> tokens;
+  std::vector<float> values;
+  for (const auto& [token, bias] : biases) {
+    tokens.push_back(static_cast<std::int32_t>(token));
+    values.push_back(static_cast<float>(bias));
+  }
+  parameters.bias_tokens = tokens.data();
+  parameters.bias_values = values.data();
+  std::int32_t first = 0;
+  std::int32_t token = 0;
+  ops::Choice choice;
+  const auto count = static_cast<std::int64_t>(history.size());
+  history.push_back(0);
+  cpu::sample({.logits = logits.data(),
+               .vocabulary = logits.size(),
+               .parameters = &parameters,
+               .greedy = options.sampler.temperature == 0,
+               .top_log_probabilities = static_cast<int>(options.sampler.log_probabilities),
+               .first = &first,
+               .count = count,
+               .history = history.data(),
+               .token = &token,
+               .results = &choice,
+               .result_slots = 1});
+  if (choice.status != ops::ChoiceStatus::chosen) {
+    throw Error(ErrorKind::numerics, "no token can be chosen", "logits");
+  }
+  return choice_tuple(choice, static_cast<int>(options.sampler.log_probabilities));
+}
+
 }  // namespace
 
 void bind_model(py::module_& m) {
+  m.def("sample", &sample_once, py::arg("logits"), py::arg("history"), py::arg("sampler"),
+        "One choice of the CPU's sampler from raw logits after the tokens of history: (token, "
+        "log-probability, [(token, log-probability), ...]), for the tests of its definition.");
   m.def(
       "default_device",
       [] {

@@ -411,10 +411,11 @@ class Session:
 
 def as_messages(messages: str | Sequence[Message]) -> list[Message]:
     """One question as text becomes a message of the user."""
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    if isinstance(messages, Sequence) and messages and isinstance(messages[0], Mapping):
-        return list(messages)
+    found: Sequence[Any] = (
+        [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    )
+    if isinstance(found, Sequence) and found and isinstance(found[0], Mapping):
+        return list(found)
     raise InvalidArgument(
         "messages must be text or a sequence of mappings with role and content", subject="messages"
     )

@@ -119,16 +119,16 @@ class ReferenceModel:
         cosine, sine = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
         first = np.s_[..., 0:n:2] if self.side_by_side else np.s_[..., 0 : n // 2]
         second = np.s_[..., 1:n:2] if self.side_by_side else np.s_[..., n // 2 : n]
-        out = x.copy()
+        out: Array = x.copy()
         out[first] = x[first] * cosine - x[second] * sine
         out[second] = x[first] * sine + x[second] * cosine
         return out
 
     def linear(self, x: Array, name: str) -> Array:
         """x times the transpose of a matrix, plus its bias where there is one."""
-        out: Array = x @ self.weights[name + ".weight"].T
-        if name + ".bias" in self.weights:
-            out += self.weights[name + ".bias"]
+        weight = self.weights[name + ".weight"]
+        bias = self.weights.get(name + ".bias", np.zeros(len(weight)))
+        out: Array = x @ weight.T + bias
         return out
 
     def attention(self, x: Array, block: str) -> Array:

@@ -40,7 +40,8 @@ def bench(
 ) -> BenchResult:
     """Generate `new_tokens` after a random prompt, `repeat` times after one warm-up.
 
-    Errors: InvalidArgument where the sizes do not fit the context.
+    Raises:
+        InvalidArgument: the sizes do not fit the context.
     """
     if prompt_tokens < 1 or new_tokens < 2 or repeat < 1:
         raise InvalidArgument("bench takes at least 1 prompt token, 2 new tokens and 1 repeat")

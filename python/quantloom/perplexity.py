@@ -44,11 +44,12 @@ def perplexity(
 ) -> PerplexityResult:
     """Score `text` in windows of `context` tokens; the second half of each window counts.
 
-    Every scored token has at least context / 2 tokens before it. A BOS token replaces the first token
-    of each window where the vocabulary has add_bos.
+    Every scored token has at least context / 2 tokens before it. A BOS token replaces the first
+    token of each window where the vocabulary has add_bos.
 
-    Errors: InvalidArgument for a context below 8 or a text shorter than one window; NumericsError where
-    a logit is NaN.
+    Raises:
+        InvalidArgument: a context below 8 or above the model's, or a text shorter than one window.
+        NumericsError: a logit is NaN.
     """
     if context < 8 or context > model.context_length:
         raise InvalidArgument(

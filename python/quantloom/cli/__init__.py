@@ -1,4 +1,4 @@
-"""The command line: `quantloom generate | chat | inspect | quantize | bench | perplexity | download`."""
+"""The command line, `quantloom COMMAND`: one module a command."""
 
 from __future__ import annotations
 

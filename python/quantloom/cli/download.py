@@ -17,7 +17,8 @@ SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 def choose(files: list[str], quant: str | None) -> list[str]:
     """The one file of `files` (or all parts of one split file) that is of `quant`.
 
-    Errors: InvalidArgument with what there is when none or several fit.
+    Raises:
+        InvalidArgument: none or several fit; the message lists what there is.
     """
     candidates = [name for name in files if name.lower().endswith(".gguf")]
     # A projector of a vision model is no language model.

@@ -48,13 +48,14 @@ struct ScaledBlock {
     ScaledBlock best;
     if (largest == 0.0f) return best;
     for (const float start : starts) {
-      float scale = largest / (static_cast<float>(s_low) * start);
+      std::uint16_t scale = float_to_half(largest / (static_cast<float>(s_low) * start));
       for (int round = 0; round < rounds; ++round) {
-        const ScaledBlock now = choose(x, wanted, float_to_half(scale));
+        if ((scale & 0x7fff) > largest_half) break;
+        const ScaledBlock now = choose(x, wanted, scale);
         if (now.error < best.error) best = now;
-        const float fitted = now.fit(x);
-        if (!(now.error <= best.error) || float_to_half(fitted) == now.scale) break;
-        scale = fitted;
+        if (!(now.error <= best.error)) break;
+        scale = now.fit(x);
+        if (scale == now.scale) break;
       }
     }
     if (std::isinf(best.error)) best.scale = half_infinity;
@@ -96,8 +97,8 @@ struct ScaledBlock {
     return block;
   }
 
-  // The least-squares `scale` for the integers that this choice gives.
-  float fit(const float* x) const {
+  // The least-squares scale for the integers that this choice gives.
+  std::uint16_t fit(const float* x) const {
     double ax = 0.0;
     double aa = 0.0;
     for (int g = 0; g < groups; ++g) {
@@ -107,7 +108,7 @@ struct ScaledBlock {
       ax += s * static_cast<double>(sums.qx);
       aa += s * s * static_cast<double>(sums.qq);
     }
-    return aa > 0.0 ? static_cast<float>(ax / aa) : half_to_float(scale);
+    return aa > 0.0 ? float_to_half(static_cast<float>(ax / aa)) : scale;
   }
 };
 
@@ -138,6 +139,7 @@ struct AffineBlock {
       std::uint16_t scale = float_to_half(largest_scale / (static_cast<float>(s_high) * start));
       std::uint16_t minimum_scale = float_to_half(largest_minimum / static_cast<float>(s_high));
       for (int round = 0; round < rounds; ++round) {
+        if (scale > largest_half || minimum_scale > largest_half) break;
         const AffineBlock now = choose(x, wanted, scale, minimum_scale);
         if (now.error < best.error) best = now;
         if (!(now.error <= best.error)) break;

@@ -1,0 +1,189 @@
+"""The writer's files are what the gguf package reads back, and appear only when complete."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf import GGUFReader
+from quantloom.errors import FileError, InvalidArgument
+from quantloom.gguf_writer import GGUFWriter
+from quantloom.quantization import dequantize, quantize
+
+VALUES: list[tuple[str, object, str | None, str]] = [
+    ("u8", 200, "uint8", "UINT8"),
+    ("i8", -100, "int8", "INT8"),
+    ("u16", 65535, "uint16", "UINT16"),
+    ("i16", -32768, "int16", "INT16"),
+    ("u32", 4294967295, None, "UINT32"),
+    ("i32", -7, None, "INT32"),
+    ("f32", 0.5, None, "FLOAT32"),
+    ("yes", True, None, "BOOL"),
+    ("no", False, None, "BOOL"),
+    ("text", "Grüße, 你好", None, "STRING"),
+    ("empty", "", None, "STRING"),
+    ("u64", 2**64 - 1, "uint64", "UINT64"),
+    ("i64", -(2**63), "int64", "INT64"),
+    ("big", 2**40, None, "INT64"),
+    ("f64", 1e300, "float64", "FLOAT64"),
+]
+
+
+def written(path: Path, **metadata: object) -> GGUFReader:
+    writer = GGUFWriter()
+    for key, value in metadata.items():
+        writer.add(key, value)
+    writer.write(path)
+    return GGUFReader(path)
+
+
+def test_every_value_type(tmp_path: Path) -> None:
+    writer = GGUFWriter()
+    for key, value, kind, _ in VALUES:
+        writer.add(key, value, kind)
+    writer.write(tmp_path / "a.gguf")
+    fields = GGUFReader(tmp_path / "a.gguf").fields
+    for key, value, _, name in VALUES:
+        assert fields[key].types[0].name == name
+        assert fields[key].contents() == value, key
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (np.arange(5, dtype=np.uint8), "UINT8"),
+        (np.arange(-2, 3, dtype=np.int16), "INT16"),
+        (np.array([1.5, -2.5], np.float32), "FLOAT32"),
+        (np.array([1.5, -2.5]), "FLOAT64"),
+        (np.array([2**60, 1], np.uint64), "UINT64"),
+        (np.array([True, False]), "BOOL"),
+        ([1, 2, 3], "UINT32"),
+        ([1, -2, 3], "INT32"),
+        ([0.25, 0.5], "FLOAT32"),
+        (["a", "", "ö"], "STRING"),
+        ([True, True, False], "BOOL"),
+    ],
+)
+def test_arrays(tmp_path: Path, value: object, name: str) -> None:
+    field = written(tmp_path / "a.gguf", key=value).fields["key"]
+    assert [kind.name for kind in field.types] == ["ARRAY", name]
+    assert field.contents() == list(value)  # type: ignore[call-overload]
+
+
+def test_empty_array(tmp_path: Path) -> None:
+    writer = GGUFWriter()
+    writer.add("merges", [], "string")
+    writer.write(tmp_path / "a.gguf")
+    record = b"merges" + np.array([9, 8], "<u4").tobytes() + bytes(8)
+    assert record in (tmp_path / "a.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("alignment", [8, 32, 64, 4096])
+def test_tensors_and_alignment(tmp_path: Path, alignment: int) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 5, 256)).astype(np.float32)
+    blocks = quantize(values, "Q4_K")
+    writer = GGUFWriter(alignment=alignment)
+    writer.add("general.architecture", "none")
+    writer.add_tensor("odd", np.arange(3, dtype=np.float32))
+    writer.add_tensor("half", values[0].astype(np.float16))
+    writer.add_tensor("blocks", blocks, shape=values.shape, format="Q4_K")
+    pieces = [blocks[0], blocks[1].tobytes(), memoryview(blocks[2]).cast("B")]
+    writer.add_tensor_chunks("pieces", values.shape, "Q4_K", lambda: iter(pieces))
+    seen: list[tuple[int, int]] = []
+    writer.write(tmp_path / "a.gguf", progress=lambda done, total: seen.append((done, total)))
+
+    tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "a.gguf").tensors}
+    assert list(tensors) == ["odd", "half", "blocks", "pieces"]
+    for tensor in tensors.values():
+        assert tensor.data_offset % alignment == 0
+    np.testing.assert_array_equal(tensors["odd"].data, np.arange(3))
+    np.testing.assert_array_equal(tensors["half"].data, values[0].astype(np.float16))
+    for name in ("blocks", "pieces"):
+        assert tensors[name].tensor_type.name == "Q4_K"
+        assert list(tensors[name].shape) == [256, 5, 3]
+        found = np.ascontiguousarray(tensors[name].data).view(np.uint8).reshape(blocks.shape)
+        np.testing.assert_array_equal(dequantize(found, "Q4_K"), dequantize(blocks, "Q4_K"))
+    total = 12 + values[0].size * 2 + 2 * blocks.nbytes
+    assert seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    target.write_bytes(b"old")
+
+    def broken() -> list[bytes]:
+        raise KeyboardInterrupt
+
+    writer = GGUFWriter()
+    writer.add_tensor_chunks("a", (8,), "F32", broken)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(target)
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model.gguf"]
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_chunks_of_the_wrong_size(tmp_path: Path, size: int) -> None:
+    writer = GGUFWriter()
+    writer.add_tensor_chunks("a", (8,), "F32", lambda: [bytes(size)])
+    with pytest.raises(InvalidArgument, match=f"a: {size} bytes came where its shape takes 32"):
+        writer.write(tmp_path / "a.gguf")
+    assert os.listdir(tmp_path) == []
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"cannot write .*nowhere"):
+        GGUFWriter().write(tmp_path / "nowhere" / "a.gguf")
+
+
+def test_bad_metadata() -> None:
+    writer = GGUFWriter()
+    writer.add("key", 1)
+    cases: list[tuple[str, object, str | None, str]] = [
+        ("key", 2, None, "key was added before"),
+        ("", 2, None, "a key of 0 bytes"),
+        ("k" * 65536, 2, None, "a key of 65536 bytes"),
+        ("a", 256, "uint8", "256 does not fit uint8"),
+        ("a", -1, "uint64", "-1 does not fit uint64"),
+        ("a", 1, "uint7", "no value type 'uint7'"),
+        ("a", 1, "string", "1 is not a string"),
+        ("a", None, None, "a NoneType has no GGUF type"),
+        ("a", {"b": 1}, None, "a dict has no GGUF type"),
+        ("a", [1, "b"], None, "an array of string and uint32"),
+        ("a", [[1]], None, "a list has no GGUF type"),
+        ("a", np.zeros((2, 2)), None, "an array of 2 dimensions"),
+        ("a", np.array([1, 300]), "uint8", "values do not fit uint8"),
+        ("a", np.zeros(2, np.complex64), None, "no arrays of complex64"),
+    ]
+    for key, value, kind, message in cases:
+        with pytest.raises(InvalidArgument, match=message):
+            writer.add(key, value, kind)
+
+
+def test_bad_tensors() -> None:
+    writer = GGUFWriter()
+    writer.add_tensor("a", np.zeros(4, np.float32))
+    block = np.zeros(144, np.uint8)
+    cases = [
+        ("a", np.zeros(4, np.float32), None, None, "tensor a was added before"),
+        ("", np.zeros(4, np.float32), None, None, "has 0 bytes, not 1 to 63"),
+        ("n" * 64, np.zeros(4, np.float32), None, None, "has 64 bytes, not 1 to 63"),
+        ("b", np.zeros(4), None, None, "float64 values need quantloom.quantize first"),
+        ("b", block, None, "Q4_K", "blocks need the shape in weights"),
+        ("b", block, (2, 256), "Q4_K", r"b: 144 bytes, where \(2, 256\) in Q4_K takes 288"),
+        ("b", block, (255,), "Q4_K", "rows of 255 weights are not whole Q4_K blocks of 256"),
+        ("b", block, (256,), "Q4_2", "Q4_2 is no longer part of GGUF"),
+        ("b", block, (256,), "Q4_X", "'Q4_X' is no GGUF tensor type"),
+        ("b", block, (1, 1, 1, 1, 256), "Q4_K", "is not 1 to 4 sizes"),
+        ("b", block, (0, 256), "Q4_K", "is not 1 to 4 sizes"),
+        ("b", block, (), "Q4_K", "is not 1 to 4 sizes"),
+    ]
+    for name, data, shape, format, message in cases:
+        with pytest.raises(InvalidArgument, match=message):
+            writer.add_tensor(name, data, shape=shape, format=format)
+    with pytest.raises(InvalidArgument, match="alignment 24 is not a power of two"):
+        GGUFWriter(alignment=24)

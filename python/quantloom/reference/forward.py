@@ -58,7 +58,9 @@ class ReferenceModel:
         architecture = str(file.metadata.get("general.architecture"))
         if architecture not in PAIRS_SIDE_BY_SIDE:
             raise ModelError(f"no reference for architecture {architecture!r}")
-        self._metadata = file.metadata
+        self._keys = {
+            key: file.metadata[key] for key in file.metadata if key.startswith(architecture + ".")
+        }
         self._cache_dtype = cache_dtype
         self._prefix = architecture + "."
         self.side_by_side = PAIRS_SIDE_BY_SIDE[architecture]
@@ -78,7 +80,7 @@ class ReferenceModel:
 
     def key(self, name: str, default: Any = None) -> Any:
         """A hyperparameter of the file."""
-        value = self._metadata.get(self._prefix + name, default)
+        value = self._keys.get(self._prefix + name, default)
         if value is None:
             raise ModelError(f"metadata key {self._prefix + name!r} is missing")
         return value

@@ -143,15 +143,15 @@ MemoryStatistics Pool::statistics() {
 void Pool::out_of_memory(std::size_t bytes, const char* what) {
   const std::size_t free = backend_.free_bytes();
   std::size_t available = free + statistics_.cached;
+  if (statistics_.cap != 0) {
+    const std::size_t left = statistics_.cap - std::min(statistics_.cap, statistics_.in_use);
+    available = std::min(available, left);
+  }
   std::string message = backend_.name() + " has no memory for " + what + ": " +
                         std::to_string(bytes) + " bytes asked, " + std::to_string(available) +
                         " free of " + std::to_string(backend_.total_bytes()) + ", " +
                         std::to_string(statistics_.in_use) + " in use by this process's tensors";
-  if (statistics_.cap != 0) {
-    const std::size_t left = statistics_.cap - std::min(statistics_.cap, statistics_.in_use);
-    available = std::min(available, left);
-    message += ", under a cap of " + std::to_string(statistics_.cap);
-  }
+  if (statistics_.cap != 0) message += ", under a cap of " + std::to_string(statistics_.cap);
   throw Error(ErrorKind::out_of_memory, message, what, std::nullopt, available);
 }
 

@@ -7,18 +7,40 @@ from dataclasses import dataclass
 from quantloom import _quantloom
 
 __all__ = [
+    "CudaStatus",
     "DeviceInfo",
     "MemoryInfo",
     "device_count",
     "devices",
     "is_available",
     "memory",
-    "reason",
     "reset_peak",
     "set_memory_cap",
+    "status",
     "synchronize",
     "trim",
 ]
+
+
+@dataclass(frozen=True)
+class CudaStatus:
+    """Whether this build and this machine can use a GPU.
+
+    Attributes:
+        available: whether one can be used.
+        reason: why not; empty where one can.
+        built_with_cuda: whether this build has kernels for GPUs.
+        devices: number of GPUs.
+        driver_version: highest CUDA version of the driver, such as 13000; 0 without a driver.
+        runtime_version: CUDA version of this build; 0 where it has no CUDA part.
+    """
+
+    available: bool
+    reason: str
+    built_with_cuda: bool
+    devices: int
+    driver_version: int
+    runtime_version: int
 
 
 @dataclass(frozen=True)
@@ -71,19 +93,19 @@ def _name(device: int | str) -> str:
     return f"cuda:{device}" if isinstance(device, int) else device
 
 
+def status() -> CudaStatus:
+    """Whether a GPU can be used, and why not."""
+    return CudaStatus(**_quantloom.cuda_status())
+
+
 def is_available() -> bool:
-    """Whether a GPU can be used; `reason` says why not."""
-    return bool(_quantloom.cuda_status()["available"])
-
-
-def reason() -> str | None:
-    """Why no GPU can be used, or None where one can."""
-    return str(_quantloom.cuda_status()["reason"]) or None
+    """Whether a GPU can be used."""
+    return status().available
 
 
 def device_count() -> int:
     """Number of GPUs; 0 where none can be used."""
-    return int(_quantloom.cuda_status()["devices"])
+    return status().devices
 
 
 def devices() -> list[DeviceInfo]:

@@ -1,0 +1,241 @@
+"""Tensors on the CPU: memory that is shared, views, DLPack, blocks."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+
+from quantloom import Tensor, cuda, reference
+from quantloom.errors import DeviceError, InvalidArgument
+from quantloom.formats import FORMATS
+
+TYPES = [
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
+QUANTIZED = sorted(name for name, kind in FORMATS.items() if kind.elements > 1)
+
+
+def random_blocks(name: str, count: int) -> bytes:
+    return np.random.default_rng(FORMATS[name].id).bytes(count * FORMATS[name].bytes)
+
+
+def same_values(found: np.ndarray, expected: np.ndarray) -> bool:
+    both_nan = np.isnan(found) & np.isnan(expected)
+    return bool(np.all((found == expected) | both_nan))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_numpy_round_trip_shares_memory(dtype: str) -> None:
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    tensor = Tensor(array)
+    assert (tensor.shape, tensor.dtype, tensor.device) == ((2, 3, 4), dtype, "cpu")
+    assert tensor.strides == array.strides
+    back = tensor.numpy()
+    assert back.dtype == array.dtype
+    assert np.shares_memory(back, array)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_strided_and_reversed_views() -> None:
+    array = np.arange(24.0).reshape(4, 6)
+    for view in (array.T, array[::-1], array[::2, 1::2], array[:, ::-3], array[0:0]):
+        tensor = Tensor(view)
+        np.testing.assert_array_equal(tensor.numpy(), view)
+        np.testing.assert_array_equal(tensor.contiguous().numpy(), view)
+        assert tensor.contiguous().is_contiguous
+        np.testing.assert_array_equal(np.from_dlpack(tensor), view)
+
+
+def test_a_tensor_keeps_its_source_alive() -> None:
+    class Array(np.ndarray):
+        pass
+
+    array = np.arange(5.0).view(Array)
+    gone = weakref.ref(array)
+    tensor = Tensor(array)
+    row = tensor[1:]
+    del array, tensor
+    gc.collect()
+    assert gone() is not None
+    np.testing.assert_array_equal(row.numpy(), [1, 2, 3, 4])
+    del row
+    gc.collect()
+    assert gone() is None
+
+
+def test_rows_slices_and_reshape() -> None:
+    array = np.arange(60, dtype=np.int32).reshape(5, 4, 3)
+    tensor = Tensor(array)
+    np.testing.assert_array_equal(tensor[2].numpy(), array[2])
+    np.testing.assert_array_equal(tensor[-1][1:].numpy(), array[-1][1:])
+    np.testing.assert_array_equal(tensor[1:4].numpy(), array[1:4])
+    np.testing.assert_array_equal(tensor[::-2].numpy(), array[::-2])
+    np.testing.assert_array_equal(tensor[3:1].numpy(), array[3:1])
+    np.testing.assert_array_equal(tensor[1:3].reshape(-1, 6).numpy(), array[1:3].reshape(-1, 6))
+    np.testing.assert_array_equal(tensor[0][0][1].numpy(), array[0, 0, 1])
+    assert np.shares_memory(tensor[1:3].reshape(24).numpy(), array)
+    assert len(tensor) == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda t: t[7], "index 7 is outside the 5 there are"),
+        (lambda t: t[-6], "outside"),
+        (lambda t: t[1, 2], "indexed by an integer or a slice"),
+        (lambda t: t.reshape(7, -1), "cannot reshape"),
+        (lambda t: t.reshape(-1, -1), "only one dimension"),
+        (lambda t: t.reshape(2**40, 2**40), "cannot reshape"),
+        (lambda t: t[::2].reshape(-1), "without a copy"),
+        (lambda t: t.dequantize("int8"), "not int8"),
+        (lambda t: t.to("tpu"), "is not one of"),
+        (lambda t: Tensor.empty((2, -1)), "negative dimension"),
+        (lambda t: Tensor.empty((2**40, 2**40)), "larger than any memory"),
+        (lambda t: Tensor.empty(3, "complex64"), "is not one of float32"),
+        (lambda t: Tensor.from_numpy(np.zeros(3, ">f4")), "cannot be viewed"),
+        (lambda t: t.dequantize(out=Tensor.empty((5, 4), "float16")), "out is float16"),
+        (lambda t: t.dequantize(out=t), "shares memory"),
+    ],
+)
+def test_what_cannot_be_is_refused(action: object, message: str) -> None:
+    tensor = Tensor(np.zeros((5, 4), np.float32))
+    with pytest.raises(InvalidArgument, match=message):
+        action(tensor)  # type: ignore[operator]
+
+
+def test_dlpack_keywords() -> None:
+    tensor = Tensor(np.arange(6.0))
+    assert tensor.__dlpack_device__() == (1, 0)
+    assert "dltensor_versioned" in repr(tensor.__dlpack__(max_version=(1, 0)))
+    assert '"dltensor"' in repr(tensor.__dlpack__())
+    copied = Tensor.from_dlpack(_Capsule(tensor.__dlpack__(max_version=(1, 3), copy=True)))
+    assert not np.shares_memory(copied.numpy(), tensor.numpy())
+    with pytest.raises(BufferError, match="no streams"):
+        tensor.__dlpack__(stream=1)
+    with pytest.raises(BufferError, match="not handed out"):
+        tensor.__dlpack__(dl_device=(2, 0))
+
+
+class _Capsule:
+    """A producer of one capsule that was made before."""
+
+    def __init__(self, capsule: object) -> None:
+        self.capsule = capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        return self.capsule
+
+
+def test_a_capsule_is_taken_once() -> None:
+    source = _Capsule(Tensor(np.arange(6.0)).__dlpack__())
+    first = Tensor.from_dlpack(source)
+    with pytest.raises(InvalidArgument, match="used before"):
+        Tensor.from_dlpack(source)
+    np.testing.assert_array_equal(first.numpy(), np.arange(6.0))
+
+
+def test_read_only_memory_stays_read_only() -> None:
+    array = np.arange(4, dtype=np.float32)
+    array.flags.writeable = False
+    tensor = Tensor(array)
+    assert tensor.is_read_only
+    assert not tensor.numpy().flags.writeable
+    with pytest.raises(BufferError, match="read-only"):
+        tensor.__dlpack__()
+    again = Tensor.from_dlpack(tensor)
+    assert again.is_read_only
+    with pytest.raises(InvalidArgument, match="out is read-only"):
+        Tensor(np.zeros(4, np.float32)).dequantize(out=tensor)
+
+
+def test_bfloat16() -> None:
+    bits = np.array([0x3F80, 0xC000, 0x7F80, 0x0001], np.uint16)
+    tensor = Tensor.from_numpy(bits, dtype="bfloat16")
+    assert (tensor.dtype, tensor.format) == ("bfloat16", "BF16")
+    expected = (bits.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    np.testing.assert_array_equal(tensor.dequantize("float32").numpy(), expected)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_blocks_dequantize_as_the_reference(name: str) -> None:
+    kind = FORMATS[name]
+    data = random_blocks(name, 12)
+    tensor = Tensor.from_blocks(data, name, (4, 3 * kind.elements))
+    assert (tensor.dtype, tensor.format, tensor.nbytes) == (name, name, 12 * kind.bytes)
+    raw = np.frombuffer(data, np.uint8).reshape(4, -1)
+    np.testing.assert_array_equal(tensor.numpy(), raw)
+    assert np.shares_memory(tensor.numpy(), np.frombuffer(data, np.uint8))
+    expected = reference.dequantize(raw, name).reshape(4, -1)
+    assert same_values(tensor.dequantize().numpy(), expected)
+    assert same_values(tensor[1:3].dequantize().numpy(), expected[1:3])
+    assert same_values(tensor[::2].dequantize().numpy(), expected[::2])
+    assert same_values(tensor.reshape(-1).dequantize().numpy(), expected.reshape(-1))
+    with np.errstate(all="ignore"):
+        half = expected.astype(np.float16)
+    out = Tensor.empty((4, 3 * kind.elements), "float16")
+    assert tensor.dequantize("float16", out=out) is out
+    assert same_values(out.numpy().astype(np.float32), half.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q6_K", "MXFP4"])
+def test_parts_of_blocks_are_refused(name: str) -> None:
+    kind = FORMATS[name]
+    data = random_blocks(name, 4)
+    with pytest.raises(InvalidArgument, match="not a multiple of the"):
+        Tensor.from_blocks(data, name, (4, kind.elements - 1))
+    with pytest.raises(InvalidArgument, match="bytes and"):
+        Tensor.from_blocks(data[:-1], name, (4, kind.elements))
+    tensor = Tensor.from_blocks(data, name, 4 * kind.elements)
+    with pytest.raises(InvalidArgument, match="whole blocks"):
+        tensor[0 : kind.elements + 1]
+    with pytest.raises(InvalidArgument, match="no address"):
+        tensor[0]
+    with pytest.raises(InvalidArgument, match="would cut"):
+        tensor.reshape(-1, kind.elements // 2)
+    with pytest.raises(BufferError, match="no type for blocks"):
+        tensor.__dlpack__()
+
+
+def test_numpy_functions_take_cpu_tensors_only() -> None:
+    np.testing.assert_array_equal(np.add(Tensor(np.ones(3)), 1), [2, 2, 2])
+    blocks = Tensor.from_blocks(random_blocks("Q4_0", 1), "Q4_0", 32)
+    with pytest.raises(TypeError, match="dequantize"):
+        np.asarray(blocks)
+
+
+def test_no_gpu_is_an_error_that_says_why() -> None:
+    status = cuda.status()
+    if status.available:
+        pytest.skip("this machine has a GPU")
+    assert status.reason
+    with pytest.raises(DeviceError) as caught:
+        Tensor(np.zeros(3)).to("cuda")
+    assert status.reason in str(caught.value)
+    with pytest.raises(DeviceError):
+        cuda.memory()
+    assert cuda.devices() == []
+
+
+def test_importing_does_not_start_cuda() -> None:
+    code = "import sys, quantloom; assert 'quantloom.cuda' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

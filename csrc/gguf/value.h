@@ -110,7 +110,7 @@ std::vector<T> Array::to_vector() const {
     for (StringCursor strings(data_); not strings.done();) elements.push_back(strings.next());
   } else if constexpr (std::is_same_v<T, bool>) {
     for (const std::byte byte : data_) elements.push_back(byte != std::byte{0});
-  } else {
+  } else if (size_ > 0) {  // memcpy takes no null pointer, whatever the count
     elements.resize(static_cast<std::size_t>(size_));
     std::memcpy(elements.data(), data_.data(), data_.size());
   }

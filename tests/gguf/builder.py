@@ -190,6 +190,7 @@ def small_file(**changes: Any) -> Builder:
     for index, kind in enumerate(SCALARS):
         builder.key(f"scalar.{kind}", kind, index % 2)
         builder.key(f"array.{kind}", f"array:{kind}", [1, 0, 1])
+        builder.key(f"empty.{kind}", f"array:{kind}", [])
     builder.key("array.string", "array:string", ["alpha", "", "\u03b2"])
     builder.key("array.empty", "array:string", [])
     builder.tensor("token_embd.weight", "F32", (4, 3), bytes(range(48)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import time
@@ -23,7 +24,7 @@ from builder import (
 )
 
 import quantloom
-from quantloom.errors import FileError, GGUFError, QuantloomError
+from quantloom.errors import FileError, GGUFError
 
 U64 = 2**64 - 1
 HEADER = 24  # bytes before the first record
@@ -110,7 +111,7 @@ CASES = [
         16,
         0,
     ),
-    Case(3, "one key too many", small_file(key_count=26).build(), "tensor", None),
+    Case(3, "one key too many", small_file(key_count=37).build(), "tensor", None),
     Case(
         3,
         "more keys than the cap",
@@ -503,12 +504,12 @@ def test_rows_are_all_there() -> None:
 def test_cut_at_every_byte(tmp_path: Path) -> None:
     data = small_file().build()
     path = tmp_path / "cut.gguf"
-    for size in range(len(data)):
-        path.write_bytes(data[:size])
-        with pytest.raises(GGUFError):
-            quantloom.open(path)
     path.write_bytes(data)
     quantloom.open(path).close()
+    for size in reversed(range(len(data))):
+        os.truncate(path, size)
+        with pytest.raises(GGUFError):
+            quantloom.open(path)
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
@@ -516,17 +517,22 @@ def test_every_byte_changed(tmp_path: Path, flip: int) -> None:
     """A changed byte gives a file that opens or a typed error, and what opens can be read."""
     data = small_file().build()
     path = tmp_path / "changed.gguf"
-    for position in range(len(small_file().header())):
-        changed = bytearray(data)
-        changed[position] ^= flip
-        path.write_bytes(changed)
-        try:
-            with quantloom.open(path) as file:
-                assert len(dict(file.metadata)) == len(file.metadata)
-                for tensor in file.tensors.values():
-                    assert tensor.bytes.size == tensor.nbytes
-        except QuantloomError as error:
-            assert str(error)
+    path.write_bytes(data)
+    opened = failed = 0
+    with path.open("r+b", buffering=0) as handle:
+        for position in range(len(small_file().header())):
+            os.pwrite(handle.fileno(), bytes([data[position] ^ flip]), position)
+            try:
+                with quantloom.open(path) as file:
+                    assert len(dict(file.metadata)) == len(file.metadata)
+                    for tensor in file.tensors.values():
+                        assert tensor.bytes.size == tensor.nbytes
+                opened += 1
+            except GGUFError as error:
+                assert str(error) and error.subject
+                failed += 1
+            os.pwrite(handle.fileno(), data[position : position + 1], position)
+    assert opened > 100 and failed > 100
 
 
 def test_many_duplicates_stay_fast(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def test_values(small: Path) -> None:
             assert array.tolist() == [1, 0, 1]
             assert not array.flags.writeable
             assert file.metadata.type(f"array.{kind}") == f"{kind}[3]"
+            assert file.metadata[f"empty.{kind}"].dtype == np.dtype(kind)
+            assert file.metadata[f"empty.{kind}"].size == 0
         assert file.metadata["array.string"] == ["alpha", "", "\u03b2"]
         assert file.metadata["array.empty"] == []
         assert list(file.metadata)[:2] == ["general.architecture", "scalar.uint8"]
@@ -279,7 +281,7 @@ def _record(name: str, dimensions: tuple[int, ...]) -> bytes:
 def test_repr_shows_the_tables(small: Path) -> None:
     with quantloom.open(small) as file:
         assert repr(file) == (
-            "<quantloom.File 'small.gguf': llama GGUF version 3, 25 keys, 2 tensors, "
+            "<quantloom.File 'small.gguf': llama GGUF version 3, 36 keys, 2 tensors, "
             f"{small.stat().st_size / 1000:.1f} kB>"
         )
         assert repr(file.tensors["token_embd.weight"]) == (

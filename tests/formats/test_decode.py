@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
 from gguf import GGUFReader
 from gguf import quants as gguf_quants
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from quantloom import reference
 from quantloom.errors import InvalidArgument
 from quantloom.formats import FORMATS, TYPES, tensor_type

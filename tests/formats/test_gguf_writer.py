@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from gguf import GGUFReader
+
 from quantloom.errors import FileError, InvalidArgument
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.quantization import dequantize, quantize

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from gguf import GGUFReader
+
 from quantloom.errors import FileError, GGUFError, InvalidArgument, NumericsError
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.mixes import MIXES, Model, Source, choose, gets_more_bits, is_quantized

@@ -81,8 +81,11 @@ struct ScaledBlock {
     block.error = 0.0f;
     const float unit = half_to_float(half);
     for (int g = 0; g < groups; ++g) {
-      const float ratio = unit == 0.0f ? 0.0f : std::nearbyint(wanted[g] / unit);
-      const int middle = clamp_to(static_cast<int>(ratio), s_low, s_high);
+      const float ratio = unit == 0.0f ? 0.0f : wanted[g] / unit;
+      constexpr auto bottom = static_cast<float>(s_low);
+      constexpr auto top = static_cast<float>(s_high);
+      const float limited = ratio < bottom ? bottom : ratio > top ? top : ratio;
+      const int middle = static_cast<int>(std::nearbyint(limited));
       float smallest = std::numeric_limits<float>::infinity();
       for (int s = clamp_to(middle - 1, s_low, s_high); s <= clamp_to(middle + 1, s_low, s_high);
            ++s) {

@@ -52,7 +52,6 @@ constexpr float six_bit_factors[] = {0.96f, 0.98f, 1.0f, 1.02f, 1.04f, 1.06f};
 constexpr float two_bit_widenings[] = {-0.5f, -0.2f, 0.0f, 0.2f, 0.4f, 0.6f, 0.8f, 1.0f, 1.3f};
 constexpr float four_bit_widenings[] = {-1.0f, -0.5f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f, 2.5f};
 constexpr float five_bit_widenings[] = {-1.0f, -0.5f, 0.0f, 0.4f, 0.8f, 1.2f, 1.6f, 2.0f};
-constexpr float one_start[] = {1.0f};
 constexpr float three_starts[] = {0.94f, 1.0f, 1.06f};
 
 }  // namespace

@@ -108,16 +108,23 @@ struct Session::Generation {
   }
 };
 
+// Holds the session for one call. A call that computes makes others fail with Error(busy); the
+// others take microseconds, and are waited for.
 class Session::Use {
  public:
-  explicit Use(Session& session) : session_(session) {
-    if (session.closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
-    if (not session.mutex_.try_lock()) {
-      throw Error(ErrorKind::busy,
-                  "this session is in use by another call; a session serves one "
-                  "thread at a time");
+  Use(Session& session, bool computes) : session_(session) {
+    for (;;) {
+      if (session.closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
+      if (session.mutex_.try_lock()) break;
+      if (session.computing_.load()) {
+        throw Error(
+            ErrorKind::busy,
+            "this session is in use by another call; a session serves one thread at a time");
+      }
+      std::this_thread::yield();
     }
     session.user_.store(std::this_thread::get_id());
+    session.computing_.store(computes);
     if (session.closed_.load()) {
       release();
       throw Error(ErrorKind::closed, "this session is closed");
@@ -129,6 +136,7 @@ class Session::Use {
 
  private:
   void release() {
+    session_.computing_.store(false);
     session_.user_.store({});
     session_.mutex_.unlock();
   }
@@ -179,7 +187,7 @@ std::vector<std::int32_t> Session::checked(std::span<const std::int64_t> tokens)
 }
 
 std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptions options) {
-  const Use use(*this);
+  const Use use(*this, false);
   require_none_open();
   validate(options, vocabulary_);
   auto generation = std::make_unique<Generation>();
@@ -304,7 +312,7 @@ std::optional<ops::Choice> Session::take_choice() {
 }
 
 std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpoint& checkpoint) {
-  const Use use(*this);
+  const Use use(*this, true);
   if (not open_ or generation != generation_) return std::nullopt;
   Generation& g = *open_;
   try {
@@ -351,13 +359,13 @@ void Session::finish(FinishReason reason) {
 }
 
 void Session::end(std::uint64_t generation) {
-  const Use use(*this);
+  const Use use(*this, false);
   if (open_ and generation == generation_) finish(FinishReason::none);
 }
 
 void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
                      const Checkpoint& checkpoint) {
-  const Use use(*this);
+  const Use use(*this, true);
   require_none_open();
   const std::vector<std::int32_t> tokens = checked(prompt);
   cached_.clear();
@@ -389,13 +397,13 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
 }
 
 void Session::reset() {
-  const Use use(*this);
+  const Use use(*this, false);
   require_none_open();
   cached_.clear();
 }
 
 std::vector<std::int32_t> Session::tokens() {
-  const Use use(*this);
+  const Use use(*this, false);
   return cached_;
 }
 

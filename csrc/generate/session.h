@@ -114,6 +114,7 @@ class Session {
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> closed_{false};
   std::mutex mutex_;
+  std::atomic<bool> computing_{false};  // the call that holds mutex_ is next() or logits()
   std::atomic<std::thread::id> user_{};
 };
 

@@ -1,0 +1,234 @@
+"""What happens while a generation runs: threads, cancelling, Ctrl-C, the interpreter lock."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import quantloom
+from quantloom import SessionBusy
+from synthetic_model import Synthetic
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Big enough that a token takes about a millisecond."""
+    recipe = Synthetic(
+        layers=4, embedding=256, heads=4, head_size=64, feed_forward=768, context=2048
+    )
+    return recipe.write(tmp_path_factory.mktemp("under_way"))
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> Iterator[quantloom.Model]:
+    with quantloom.load(path, device="cpu") as model:
+        yield model
+
+
+def test_sessions_in_threads_get_what_they_would_alone(model: quantloom.Model) -> None:
+    prompts = [[i, i + 1, i + 2] for i in range(8)]
+    alone = [model.generate(prompt, max_new_tokens=20).tokens for prompt in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda p: model.generate(p, max_new_tokens=20).tokens, prompts))
+    assert together == alone
+
+
+def test_two_threads_on_one_session(model: quantloom.Model) -> None:
+    expected = model.generate([1, 2, 3], max_new_tokens=200).tokens
+    with model.session() as session:
+        refused = threading.Event()
+
+        def intrude() -> None:
+            for _ in range(200):
+                try:
+                    session.generate([9], max_new_tokens=1)
+                except SessionBusy:
+                    refused.set()
+                except quantloom.Closed:
+                    return
+
+        stream = session.stream([1, 2, 3], max_new_tokens=200)
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        tokens = [piece.token for piece in stream]
+        thread.join()
+        assert refused.is_set()
+        assert tokens == expected
+
+
+def test_two_threads_on_one_stream(model: quantloom.Model) -> None:
+    expected = model.generate([1, 2, 3], max_new_tokens=150).tokens
+    stream = model.stream([1, 2, 3], max_new_tokens=150)
+    taken: list[int | None] = []
+
+    def take() -> None:
+        while True:
+            try:
+                taken.append(next(stream).token)
+            except SessionBusy:
+                time.sleep(0)
+            except StopIteration:
+                return
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, taken)) == sorted(map(str, expected))
+
+
+@pytest.mark.parametrize("prompt_tokens", [3, 1500])
+def test_cancel_from_another_thread(prompt_tokens: int, model: quantloom.Model) -> None:
+    prompt = [i % 90 for i in range(prompt_tokens)]
+    with model.session() as session:
+        timer = threading.Timer(0.1, session.cancel)
+        timer.start()
+        start = time.monotonic()
+        result = session.generate(prompt, max_new_tokens=2000, ignore_eos=True)
+        assert result.finish_reason == "cancelled"
+        assert time.monotonic() - start < 5
+        again = session.generate([5, 6], max_new_tokens=5)
+    assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
+
+
+def interrupt_soon(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+@pytest.fixture
+def alarm_is_interrupt() -> Iterator[None]:
+    """SIGALRM raises KeyboardInterrupt, as Ctrl-C's SIGINT does, without ending pytest."""
+
+    def handler(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("prompt_tokens", [3, 1500])
+def test_ctrl_c_leaves_the_session_usable(
+    prompt_tokens: int, model: quantloom.Model, alarm_is_interrupt: None
+) -> None:
+    prompt = [i % 90 for i in range(prompt_tokens)]
+    with model.session() as session:
+        interrupt_soon(0.1)
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            while True:  # the machine may be quicker than the alarm
+                session.reset()
+                session.generate(prompt, max_new_tokens=500, ignore_eos=True)
+        assert time.monotonic() - start < 5
+        again = session.generate([5, 6], max_new_tokens=5)
+        assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
+        # What an interrupted prompt left in the cache is whole and reused.
+        held = session.tokens
+        assert held == [5, 6, *again.tokens[:-1]]
+
+
+def test_ctrl_c_in_logits(model: quantloom.Model, alarm_is_interrupt: None) -> None:
+    with model.session() as session:
+        interrupt_soon(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                session.logits([i % 90 for i in range(1500)])
+        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
+
+
+def test_ctrl_c_during_a_load(path: Path, alarm_is_interrupt: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_soon(0.02)
+        while True:
+            quantloom.load(path, device="cpu").close()
+
+
+def test_ctrl_c_in_a_stream_ends_it(model: quantloom.Model, alarm_is_interrupt: None) -> None:
+    with model.session() as session:
+        stream = session.stream([1, 2, 3], max_new_tokens=2000, ignore_eos=True)
+        interrupt_soon(0.05)
+        with pytest.raises(KeyboardInterrupt):
+            for _ in stream:
+                pass
+            pytest.fail("2,000 tokens in 50 ms")
+        assert stream.result.finish_reason == "cancelled"
+        # The alarm may have fallen in Python code between two tokens: then the stream is open yet.
+        stream.close()
+        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
+
+
+def test_the_interpreter_goes_on_meanwhile(model: quantloom.Model) -> None:
+    ticks = 0
+    done = threading.Event()
+
+    def count() -> None:
+        nonlocal ticks
+        while not done.is_set():
+            ticks += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    start = time.monotonic()
+    model.logits([i % 90 for i in range(1500)])
+    elapsed = time.monotonic() - start
+    done.set()
+    thread.join()
+    assert ticks > 20 * elapsed
+
+
+def test_closing_the_model_stops_other_threads(path: Path) -> None:
+    model = quantloom.load(path, device="cpu")
+    session = model.session()
+    errors: list[BaseException] = []
+    results: list[quantloom.GenerationResult] = []
+
+    def run() -> None:
+        try:
+            results.append(session.generate([1, 2, 3], max_new_tokens=2000, ignore_eos=True))
+        except quantloom.Closed as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.1)
+    model.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert errors or results[0].finish_reason == "cancelled"
+
+
+def test_exit_in_the_middle_of_a_stream(path: Path) -> None:
+    code = (
+        "import sys, quantloom\n"
+        "model = quantloom.load(sys.argv[1], device='cpu')\n"
+        "stream = model.stream([1, 2, 3])\n"
+        "next(stream)\n"
+        "sys.exit(7)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_import_is_quick() -> None:
+    code = (
+        "import time; start = time.perf_counter(); import quantloom; "
+        "print(time.perf_counter() - start)"
+    )
+    seconds = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert not seconds > 0.2

@@ -6,8 +6,23 @@ import hashlib
 import json
 from pathlib import Path
 
-_COPIED = """date gpu torch seed steps rows_per_step tokens parameters seconds_training seconds_in_all
-rounded_from_step final_loss shape right_before_rounding evaluation""".split()  # noqa: SIM905
+_COPIED = (
+    "date",
+    "gpu",
+    "torch",
+    "seed",
+    "steps",
+    "rows_per_step",
+    "tokens",
+    "parameters",
+    "seconds_training",
+    "seconds_in_all",
+    "rounded_from_step",
+    "final_loss",
+    "shape",
+    "right_before_rounding",
+    "evaluation",
+)
 
 
 def commands(run: dict[str, object]) -> list[str]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quantloom.model import Model as Model
     from quantloom.model import Session as Session
     from quantloom.model import load as load
+    from quantloom.quantization import dequantize as dequantize
     from quantloom.quantization import quantize as quantize
     from quantloom.quantization import quantize_file as quantize_file
     from quantloom.stream import Stream as Stream
@@ -71,6 +72,7 @@ _HOMES = {
     "Tokenizer": "quantloom.text",
     "__version__": "quantloom._quantloom",
     "cuda": "quantloom.cuda",
+    "dequantize": "quantloom.quantization",
     "formats": "quantloom.formats",
     "load": "quantloom.model",
     "open": "quantloom.file",

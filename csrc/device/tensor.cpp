@@ -8,11 +8,16 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "device/tensor_kernels.h"
+#include "device/upload.h"
 #include "formats/types.h"
 
 namespace quantloom::device {
 
 namespace {
+
+// From here on pinned buffers pay; a copy from pageable memory runs at a fraction of the link's
+// speed.
+constexpr std::size_t pageable_limit = std::size_t{64} << 20;
 
 struct DTypeRow {
   DType dtype;
@@ -406,6 +411,12 @@ Tensor Tensor::to(const Device& target) const {
   const Stream on = target.type == DeviceType::cuda ? tensor.stream() : stream();
   const bool between_gpus = device().type == DeviceType::cuda && target.type == DeviceType::cuda;
   if (between_gpus) order(device(), stream(), on);
+  if (device().type == DeviceType::cpu && bytes() >= pageable_limit) {
+    const auto* begin = static_cast<const std::byte*>(source.data());
+    const Transfer whole{"a tensor", {begin, bytes()}, tensor.data(), 1, {}};
+    upload(target, {&whole, 1});
+    return tensor;
+  }
   copy(tensor.data(), target, source.data(), device(), bytes(), on);
   synchronize(worker, on);
   return tensor;

@@ -1,9 +1,11 @@
 #include "loader/scan.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 #include <string>
+#include <type_traits>
 
+#include "base/cursor.h"
 #include "base/error.h"
 #include "base/quote.h"
 #include "formats/list.h"
@@ -11,40 +13,47 @@
 namespace quantloom::loader {
 namespace {
 
-// Exponent all ones: comparing bits lets the compiler vectorize where isfinite() would not.
+constexpr std::uint32_t float_exponent = 0x7F800000u;
+
+// The exponent bits, all ones in NaN and Inf, of a format that is one value per block.
+template <class F>
+constexpr auto exponent_bits() {
+  if constexpr (F::format == formats::Format::f32) return float_exponent;
+  if constexpr (F::format == formats::Format::f16) return std::uint16_t{0x7C00};
+  if constexpr (F::format == formats::Format::bf16) return std::uint16_t{0x7F80};
+}
+
 bool is_finite(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return (bits & 0x7F800000u) != 0x7F800000u;
+  return (std::bit_cast<std::uint32_t>(value) & float_exponent) != float_exponent;
 }
 
 template <class F>
 bool block_is_finite(const std::byte* source) {
-  typename F::Block block;
-  std::memcpy(&block, source, sizeof(block));
   if constexpr (F::quantized) {
     // In every format the factors that can be NaN or Inf are shared by all groups of a block, and
     // even times a group scale of 0 they give NaN: group 0 tells for all.
     // MXFP4's scales reach 2^127, so that the largest quant can overflow: it is multiplied in.
     constexpr float largest = std::max(-int{F::minimum_quant}, int{F::maximum_quant});
+    const auto block = load_unaligned<typename F::Block>(source);
     const formats::Affine affine = F::affine(block, 0);
     return is_finite(affine.scale * largest) && is_finite(affine.offset);
   } else {
-    return is_finite(F::decode(block));
+    constexpr auto exponent = exponent_bits<F>();
+    return (load_unaligned<std::remove_const_t<decltype(exponent)>>(source) & exponent) != exponent;
   }
 }
 
-// Strides of 64 blocks without a branch in between, then the exact place.
+// Strides without a branch inside, which the compiler vectorizes; then the exact place.
 template <class F>
 std::optional<std::uint64_t> scan(const std::byte* source, std::uint64_t first, std::uint64_t end) {
-  constexpr std::uint64_t stride = 64;
+  constexpr std::uint64_t stride = F::quantized ? 64 : 1024;
   while (first < end) {
     const std::uint64_t stop = first + std::min(stride, end - first);
-    bool finite = true;
+    std::uint8_t bad = 0;
     for (std::uint64_t i = first; i < stop; ++i) {
-      finite &= block_is_finite<F>(source + i * F::bytes);
+      bad |= static_cast<std::uint8_t>(not block_is_finite<F>(source + i * F::bytes));
     }
-    if (not finite) {
+    if (bad != 0) {
       while (block_is_finite<F>(source + first * F::bytes)) ++first;
       return first;
     }

@@ -104,10 +104,13 @@ class Metadata(Mapping[str, MetadataValue]):
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         for key, position in self._position.items():
-            _, size = self._handle.file.value_type(position)
+            kind, size = self._handle.file.value_type(position)
             # Long arrays show their type alone: looking at a file converts no vocabulary.
-            value = "..." if size is not None and size > 8 else str(self[key])
-            yield key, self.type(key), _shortened(value)
+            long = size is not None and size > 8
+            value = "..." if long else self[key]
+            if kind == "float32" and isinstance(value, float):
+                value = np.float32(value)  # 1e-05, not 9.999999747378752e-06
+            yield key, self.type(key), str(value)
 
     def __repr__(self) -> str:
         if self._handle.closed:

@@ -55,7 +55,7 @@ std::vector<InstructionSet> detect() {
   constexpr std::uint64_t ymm_state = 0x6;
   constexpr std::uint64_t zmm_state = 0xe6;
   constexpr std::uint64_t tile_state = 0x60000;
-  const bool avx2 = bit(b, 5) && (state & ymm_state) == ymm_state;
+  const bool avx2 = bit(b, 5) && bit(b, 8) && (state & ymm_state) == ymm_state;  // and BMI2
   if (!avx2) return sets;
   sets.push_back(InstructionSet::avx2);
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) &&

@@ -37,15 +37,17 @@ inline constexpr int tile_columns = 32;
 struct Activations {
   std::int64_t tokens = 0;
   std::int64_t columns = 0;
-  std::int64_t stride = 0;             // of planes and words, in values; a multiple of 64
-  std::int64_t groups = 0;             // sums per token: padded columns / sum_group
-  const float* values = nullptr;       // [tokens, columns]
-  std::int8_t* high = nullptr;         // [tokens, stride]: q in fast; (q + 128) >> 8 in exact
-  std::int8_t* low = nullptr;          // [tokens, stride]: q - 256 * high; null in fast
-  std::int16_t* words = nullptr;       // [tokens, stride]
-  float* scales = nullptr;             // [tokens, groups], each twice
-  float* sums = nullptr;               // [tokens, groups]: scale * sum of q
-  std::int32_t* quant_sums = nullptr;  // [tokens, groups]: sum of q
+  std::int64_t stride = 0;              // of planes and words, in values; a multiple of 64
+  std::int64_t groups = 0;              // sums per token: padded columns / sum_group
+  const float* values = nullptr;        // [tokens, columns]
+  std::int8_t* high = nullptr;          // [tokens, stride]: q in fast; (q + 128) >> 8 in exact
+  std::int8_t* low = nullptr;           // [tokens, stride]: q - 256 * high; null in fast
+  std::int16_t* words = nullptr;        // [tokens, stride]
+  float* scales = nullptr;              // [tokens, groups], each twice
+  float* sums = nullptr;                // [tokens, groups]: scale * sum of q
+  float* pair_sums = nullptr;           // the same per 32 values, each twice
+  std::int32_t* biases = nullptr;       // [tokens, groups]: -128 * sum of q
+  std::int32_t* pair_biases = nullptr;  // the same per 32 values, each twice
   // [tokens / 16 rounded up, columns / 32 rounded up, 16 pairs of columns, 16 tokens, 2]; the
   // tokens that are not there are zero. The high plane, then in exact the low one.
   std::uint16_t* tiles = nullptr;

@@ -45,18 +45,25 @@ bool prepare_fixed(Form form, ops::Precision precision, std::int64_t begin, std:
     const float* x = out.values + token * out.columns;
     float* scales = out.scales + token * out.groups;
     float* sums = out.sums + token * out.groups;
-    std::int32_t* quant_sums = out.quant_sums + token * out.groups;
+    float* pair_sums = out.pair_sums + token * out.groups;
+    std::int32_t* biases = out.biases + token * out.groups;
+    std::int32_t* pair_biases = out.pair_biases + token * out.groups;
     for (std::int64_t c = 0; c < padded; c += activation_group) {
       alignas(64) std::int16_t q[activation_group] = {};
       float scale = 0;
       if (c < out.columns) poison = V::add(poison, prepare_group<V>(x + c, limit, q, scale));
+      std::int32_t halves[2] = {0, 0};
+      for (int i = 0; i < sum_group; ++i) {
+        halves[0] += q[i];
+        halves[1] += q[sum_group + i];
+      }
       for (int half = 0; half < 2; ++half) {
-        std::int32_t sum = 0;
-        for (int i = 0; i < sum_group; ++i) sum += q[half * sum_group + i];
         const std::int64_t group = c / sum_group + half;
         scales[group] = scale;
-        sums[group] = scale * static_cast<float>(sum);
-        quant_sums[group] = sum;
+        sums[group] = scale * static_cast<float>(halves[half]);
+        pair_sums[group] = scale * static_cast<float>(halves[0] + halves[1]);
+        biases[group] = -128 * halves[half];
+        pair_biases[group] = -128 * (halves[0] + halves[1]);
       }
       if (form == Form::words) {
         std::int16_t* words = out.words + token * out.stride + c;

@@ -62,7 +62,9 @@ Activations ActivationMemory::view(Form form, ops::Precision precision, const fl
   view.stride = padded + 64;
   view.scales = scales_.get<float>(tokens * view.groups);
   view.sums = sums_.get<float>(tokens * view.groups);
-  view.quant_sums = quant_sums_.get<std::int32_t>(tokens * view.groups);
+  view.pair_sums = pair_sums_.get<float>(tokens * view.groups);
+  view.biases = biases_.get<std::int32_t>(tokens * view.groups);
+  view.pair_biases = pair_biases_.get<std::int32_t>(tokens * view.groups);
   if (form == Form::words) {
     view.words = words_.get<std::int16_t>(tokens * view.stride);
   } else {

@@ -45,7 +45,9 @@ class ActivationMemory {
   Scratch words_{"activations"};
   Scratch scales_{"activations"};
   Scratch sums_{"activations"};
-  Scratch quant_sums_{"activations"};
+  Scratch pair_sums_{"activations"};
+  Scratch biases_{"activations"};
+  Scratch pair_biases_{"activations"};
   Scratch tiles_{"activations"};
 };
 

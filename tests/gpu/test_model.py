@@ -1,0 +1,197 @@
+"""Whole models on the GPU: logits and tokens against float64, sessions, memory, calls to CUDA."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quantloom
+from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
+from quantloom import _quantloom, cuda
+from synthetic_model import Synthetic
+
+SAMPLED = {
+    "temperature": 0.9,
+    "top_k": 60,
+    "top_p": 0.95,
+    "min_p": 0.01,
+    "repetition_penalty": 1.1,
+}
+
+
+@pytest.fixture(scope="module")
+def story(shared_data: Path) -> list[int]:
+    ids = json.loads((shared_data / "models" / "stories260K-greedy.json").read_text())
+    return [*ids["prompt_ids"], *ids["greedy_ids"][:60]]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = Synthetic(
+        layers=3, embedding=256, heads=8, head_size=64, feed_forward=512, context=1024,
+        format="Q4_K",
+    )  # fmt: skip
+    return recipe.write(tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> Iterator[quantloom.Model]:
+    with quantloom.load(path, device="cuda") as model:
+        yield model
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_logits_of_shared_models(name: str, shared_data: Path, story: list[int]) -> None:
+    path = shared_data / "models" / f"{name}.gguf"
+    for cache_type, dtype, bound in (("f32", np.float64, BOUND / 2), ("f16", np.float16, BOUND)):
+        with quantloom.load(path, device="cuda", cache_type=cache_type) as model:
+            assert model.device == "cuda:0"
+            error = relative_error(model.logits(story), reference(path, dtype).logits(story))
+            assert not error > bound, (cache_type, error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_architectures(kind: str, tmp_path: Path) -> None:
+    path = KINDS[kind].write(tmp_path)
+    tokens = tokens_for(40)
+    expected = reference(path).logits(tokens)
+    quantized = KINDS[kind].format != "F32"
+    with quantloom.load(path, device="cuda", cache_type="f32") as model:
+        error = relative_error(model.logits(tokens), expected)
+        assert not error > (3e-4 if quantized else 1e-5), error
+    with quantloom.load(path, device="cuda") as model:
+        error = relative_error(model.logits(tokens), expected)
+        assert not error > BOUND, error
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_200_greedy_tokens(name: str, shared_data: Path) -> None:
+    """Equal to float64's but where its two best logits lie closer than the bound."""
+    path = shared_data / "models" / f"{name}.gguf"
+    with quantloom.load(path, device="cuda") as model:
+        prompt = model.tokenize("Once upon a time")
+        tokens = model.generate(prompt, max_new_tokens=200, ignore_eos=True).tokens
+    assert len(tokens) == 200
+    rows = reference(path).logits(prompt + tokens)[len(prompt) - 1 : -1]
+    for position, (token, logits) in enumerate(zip(tokens, rows, strict=True)):
+        second, best = np.sort(logits)[-2:]
+        if best - second > BOUND * np.linalg.norm(logits):
+            assert token == int(logits.argmax()), f"at new token {position}"
+
+
+def test_greedy_tokens_of_the_recorded_run(shared_data: Path) -> None:
+    record = json.loads((shared_data / "models" / "stories260K-greedy.json").read_text())
+    expected = record["greedy_ids"]
+    with quantloom.load(shared_data / "models" / record["model"], device="cuda") as model:
+        result = model.generate(record["prompt_ids"], max_new_tokens=len(expected), ignore_eos=True)
+    assert result.tokens == expected
+
+
+def test_the_same_seed_gives_the_same_tokens(model: quantloom.Model) -> None:
+    prompt = tokens_for(50)
+    runs = [
+        model.generate(prompt, max_new_tokens=300, seed=seed, **SAMPLED).tokens
+        for seed in (11, 11, 12)
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33, 90])
+def test_a_cache_that_holds_the_beginning_is_reused(model: quantloom.Model, tokens: int) -> None:
+    prompt = tokens_for(100)
+    with model.session() as session:
+        session.generate(prompt[:tokens], max_new_tokens=4, ignore_eos=True)
+        result = session.generate(prompt, max_new_tokens=1, logprobs=5, ignore_eos=True)
+        assert result.timings.reused_tokens >= tokens
+        whole = model.generate(prompt, max_new_tokens=1, logprobs=5, ignore_eos=True)
+        assert result.tokens == whole.tokens
+
+
+def test_chunks_of_a_prompt(path: Path) -> None:
+    tokens = tokens_for(130)
+    expected = reference(path).logits(tokens)
+    with quantloom.load(path, device="cuda") as model:
+        for chunk in (1, 8, 9, 64, 129):
+            with model.session(prefill_chunk=chunk) as session:
+                error = relative_error(session.logits(tokens), expected)
+                assert not error > BOUND, (chunk, error)
+
+
+def test_sessions_in_threads_get_what_they_would_alone(model: quantloom.Model) -> None:
+    prompts = [tokens_for(20 + i) for i in range(6)]
+
+    def run(prompt: list[int]) -> list[int]:
+        return model.generate(prompt, max_new_tokens=120, seed=3, **SAMPLED).tokens
+
+    alone = [run(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(run, prompts)) == alone
+
+
+def test_loading_and_closing_gives_all_memory_back(path: Path) -> None:
+    gc.collect()
+    cuda.trim()
+    before = cuda.memory()
+    free = []
+    for _ in range(20):
+        with quantloom.load(path, device="cuda") as model:
+            assert cuda.memory().in_use > before.in_use
+            model.generate(tokens_for(30), max_new_tokens=20)
+        del model
+        gc.collect()
+        cuda.trim()
+        after = cuda.memory()
+        assert (after.in_use, after.blocks, after.cached) == (before.in_use, before.blocks, 0)
+        free.append(after.free)
+    assert free[-1] == free[1], "the driver's free memory fell"
+
+
+def calls(before: dict[str, int]) -> dict[str, int]:
+    return {name: count - before[name] for name, count in _quantloom.cuda_counters().items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 1, **SAMPLED}, {"logprobs": 3}])
+def test_calls_of_a_decode_step(model: quantloom.Model, options: dict[str, float]) -> None:
+    """One graph launch and one wait a token: no copy, no allocation, no other launch."""
+    with (
+        model.session() as session,
+        session.stream(tokens_for(20), max_new_tokens=200, ignore_eos=True, **options) as stream,
+    ):
+        step = stream._session._core.next
+        number, top = stream._generation, int(options.get("logprobs", -1))
+        for _ in range(10):
+            assert step(number, top) is not None
+        before = _quantloom.cuda_counters()
+        for _ in range(100):
+            assert step(number, top) is not None
+        made = calls(before)
+    assert made == {
+        "launches": 100,
+        "synchronizations": 100,
+        "host_to_device": 0,
+        "device_to_host": 0,
+        "device_to_device": 0,
+        "allocations": 0,
+        "frees": 0,
+    }
+
+
+def test_calls_of_a_prefill(model: quantloom.Model) -> None:
+    """Up go the token ids, the position and the sampler's parameters; nothing comes down."""
+    with model.session() as session:
+        session.generate(tokens_for(100), max_new_tokens=1)
+        session.reset()
+        before = _quantloom.cuda_counters()
+        session.generate(tokens_for(100), max_new_tokens=1)
+        made = calls(before)
+    assert made["host_to_device"] == 3
+    assert made["device_to_host"] == made["device_to_device"] == 0
+    assert made["allocations"] == made["frees"] == 0
+    assert made["synchronizations"] == 1

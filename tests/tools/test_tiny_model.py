@@ -7,17 +7,13 @@ import itertools
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import arithmetic, corpus, facts, stories
+from tiny_model.words import number_word
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from tiny_model import arithmetic, corpus, facts, stories  # noqa: E402
-from tiny_model.words import number_word  # noqa: E402
-
 DATA = ROOT / "python" / "quantloom" / "data"
 WORDS = {number_word(n): n for n in range(200)}
 NUMBER = re.compile(r"(?<!\w)(?:\d+|" + "|".join(sorted(WORDS, key=len, reverse=True)) + r")\b")

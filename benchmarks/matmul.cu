@@ -1,0 +1,390 @@
+// Checks every matmul kernel against float64 over the decoded weights, then times it inside a replayed graph on
+// weights rotated beyond the L2 cache. Usage: benchmark_matmul [json file] [quick]
+#include "matmul/matmul.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "formats/list.h"
+
+using namespace quantloom;
+using kernels::MatmulArguments;
+using kernels::MatmulStatus;
+
+#define CHECK(call)                                                                      \
+  do {                                                                                   \
+    const cudaError_t error = (call);                                                    \
+    if (error != cudaSuccess) {                                                          \
+      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error)); \
+      std::exit(1);                                                                      \
+    }                                                                                    \
+  } while (0)
+
+namespace {
+
+void check_status(MatmulStatus status, const char* what) {
+  if (status == MatmulStatus::done) return;
+  std::printf("%s: status %d (%s)\n", what, static_cast<int>(status),
+              cudaGetErrorString(cudaGetLastError()));
+  std::exit(1);
+}
+
+// Random bits with the floating-point scales of the format set to sane values.
+template <class F>
+void fill_block(typename F::Block& block, std::mt19937& random) {
+  auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
+  for (int i = 0; i < F::bytes; ++i) bytes[i] = static_cast<std::uint8_t>(random());
+  const auto half = [&](float low, float high) {
+    return formats::float_to_half(low + (high - low) * static_cast<float>(random() % 1000) / 999.0f);
+  };
+  if constexpr (requires { block.minimum_scale; }) block.minimum_scale = half(0.001f, 0.01f);
+  if constexpr (requires { block.offset; }) block.offset = half(-0.1f, 0.1f);
+  if constexpr (requires { block.exponent; }) {
+    block.exponent = static_cast<std::uint8_t>(118 + random() % 6);
+  }
+  if constexpr (requires { block.scale; }) {
+    block.scale = half(0.001f, 0.01f);
+  } else if constexpr (F::format == formats::Format::iq1_m) {
+    const unsigned d = half(0.001f, 0.01f);
+    for (int i = 0; i < 4; ++i) {
+      block.scales[i] = static_cast<std::uint16_t>((block.scales[i] & 0x0fff) |
+                                                   ((d >> (4 * i)) & 15u) << 12);
+    }
+  } else if constexpr (F::format == formats::Format::nvfp4) {
+    for (auto& scale : block.scales) scale = static_cast<std::uint8_t>(8 + random() % 48);
+  }
+}
+
+struct Matrix {
+  formats::Format format;
+  std::int64_t rows, columns;
+  std::vector<std::uint8_t> blocks;
+  std::int64_t row_bytes;
+};
+
+template <class F>
+Matrix random_matrix(std::int64_t rows, std::int64_t columns, unsigned seed) {
+  Matrix m{F::format, rows, columns, {}, columns / F::elements * F::bytes};
+  m.blocks.resize(static_cast<std::size_t>(rows * m.row_bytes));
+  std::mt19937 random(seed);
+  for (std::size_t at = 0; at < m.blocks.size(); at += F::bytes) {
+    typename F::Block block;
+    fill_block<F>(block, random);
+    std::memcpy(m.blocks.data() + at, &block, F::bytes);
+  }
+  return m;
+}
+
+template <class F>
+std::vector<double> decode_row(const Matrix& m, std::int64_t row) {
+  std::vector<double> values(static_cast<std::size_t>(m.columns));
+  for (std::int64_t b = 0; b < m.columns / F::elements; ++b) {
+    typename F::Block block;
+    std::memcpy(&block, m.blocks.data() + row * m.row_bytes + b * F::bytes, F::bytes);
+    for (int k = 0; k < F::elements / 8; ++k) {
+      std::int8_t q[8];
+      F::quants8(block, k, q);
+      for (int i = 0; i < 8; ++i) {
+        const formats::Affine a = F::affine(block, (8 * k + i) / F::group);
+        values[b * F::elements + 8 * k + i] =
+            static_cast<double>(formats::add(formats::multiply(a.scale, q[i]), a.offset));
+      }
+    }
+  }
+  return values;
+}
+
+template <class T>
+T* to_device(const std::vector<T>& host) {
+  T* p = nullptr;
+  CHECK(cudaMalloc(&p, host.size() * sizeof(T)));
+  CHECK(cudaMemcpy(p, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return p;
+}
+
+std::vector<float> random_x(std::int64_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.05f, 1.0f);
+  std::vector<float> x(static_cast<std::size_t>(count));
+  for (float& v : x) v = normal(random);
+  x[static_cast<std::size_t>(count) / 3] = 3000.0f;  // an outlier as real models have them
+  return x;
+}
+
+int failures = 0;
+
+void* workspace = nullptr;
+std::size_t workspace_bytes = 0;
+
+void give_workspace(MatmulArguments& a) {
+  const std::size_t needed = kernels::matmul_workspace_bytes(a);
+  if (needed > workspace_bytes) {
+    if (workspace != nullptr) CHECK(cudaFree(workspace));
+    CHECK(cudaMalloc(&workspace, needed));
+    CHECK(cudaMemset(workspace, 0, needed));
+    workspace_bytes = needed;
+  }
+  a.workspace = workspace;
+  a.workspace_bytes = workspace_bytes;
+}
+
+template <class F>
+void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& token_counts,
+           double& worst) {
+  const Matrix m = random_matrix<F>(rows, columns, 7u + static_cast<unsigned>(rows + columns));
+  std::uint8_t* blocks = to_device(m.blocks);
+  const std::size_t bytes = kernels::planes_bytes(F::format, rows, columns);
+  std::uint8_t* planes = nullptr;
+  CHECK(cudaMalloc(&planes, bytes));
+  check_status(kernels::repack(F::format, blocks, planes, 0, rows, rows, columns, nullptr), "repack");
+  {
+    // Random bits in every field, not only valid scales.
+    std::vector<std::uint8_t> bits(m.blocks.size()), back(m.blocks.size());
+    std::mt19937 random(3);
+    for (auto& b : bits) b = static_cast<std::uint8_t>(random());
+    std::uint8_t* from = to_device(bits);
+    std::uint8_t *to = nullptr, *packed = nullptr;
+    CHECK(cudaMalloc(&to, bits.size()));
+    CHECK(cudaMalloc(&packed, bytes));
+    CHECK(cudaMemset(to, 0xa5, bits.size()));
+    check_status(kernels::repack(F::format, from, packed, 0, rows, rows, columns, nullptr), "repack");
+    check_status(kernels::unpack(F::format, packed, to, 0, rows, columns, nullptr), "unpack");
+    CHECK(cudaMemcpy(back.data(), to, bits.size(), cudaMemcpyDeviceToHost));
+    if (back != bits) {
+      ++failures;
+      std::size_t at = 0;
+      while (back[at] == bits[at]) ++at;
+      std::printf("FAIL %s repack %ldx%ld differs at byte %zu\n", F::name, rows, columns, at);
+    }
+    CHECK(cudaFree(from)); CHECK(cudaFree(to)); CHECK(cudaFree(packed));
+  }
+  // Rows that the reference computes: all of a small matrix, some of a large one.
+  std::vector<std::int64_t> sample;
+  const std::int64_t step = std::max<std::int64_t>(1, rows / 64);
+  for (std::int64_t r = 0; r < rows; r += step) sample.push_back(r);
+  sample.push_back(rows - 1);
+  std::vector<std::vector<double>> decoded;
+  for (const std::int64_t r : sample) decoded.push_back(decode_row<F>(m, r));
+
+  for (const int tokens : token_counts) {
+    const std::vector<float> x = random_x(tokens * columns, 11);
+    float* x_device = to_device(x);
+    constexpr int guard = 64;
+    std::vector<float> out(static_cast<std::size_t>(tokens * rows + 2 * guard),
+                           std::nanf(""));
+    float* out_device = to_device(out);
+    MatmulArguments a;
+    a.format = F::format;
+    a.columns = columns;
+    a.tokens = tokens;
+    a.x = x_device;
+    a.weights[0] = {planes, rows, nullptr, out_device + guard};
+    give_workspace(a);
+    check_status(kernels::matmul(a, nullptr), F::name);
+    CHECK(cudaDeviceSynchronize());
+    CHECK(cudaMemcpy(out.data(), out_device, out.size() * 4, cudaMemcpyDeviceToHost));
+    double error = 0, norm = 0;
+    for (int token = 0; token < tokens; ++token) {
+      // Each token is checked alone, so that the outlier's row does not hide the others.
+      double token_error = 0, token_norm = 0;
+      for (std::size_t s = 0; s < sample.size(); ++s) {
+        double sum = 0;
+        for (std::int64_t c = 0; c < columns; ++c) sum += decoded[s][c] * x[token * columns + c];
+        const double d = out[guard + token * rows + sample[s]] - sum;
+        token_error += d * d, token_norm += sum * sum;
+      }
+      const double nmse = token_error / token_norm;
+      if (!(nmse <= error / std::max(norm, 1e-300))) error = nmse, norm = 1;
+    }
+    bool guards = true;
+    for (int i = 0; i < guard; ++i) {
+      guards = guards && std::isnan(out[i]) && std::isnan(out[out.size() - 1 - i]);
+    }
+    bool written = true;
+    for (std::size_t i = guard; i + guard < out.size(); ++i) written = written && !std::isnan(out[i]);
+    if (!(error <= 1e-6) || !guards || !written) {
+      ++failures;
+      std::printf("FAIL %s %ldx%ld M=%d %s: nmse %.3g guards %d written %d\n", F::name, rows,
+                  columns, tokens, kernels::matmul_kernel_name(a), error, guards, written);
+    }
+    if (!(error <= worst)) worst = error;
+    CHECK(cudaFree(x_device));
+    CHECK(cudaFree(out_device));
+  }
+  CHECK(cudaFree(blocks));
+  CHECK(cudaFree(planes));
+}
+
+// Median time in microseconds of one call among `calls` that a graph replays.
+template <class Call>
+double time_graph(int calls, Call&& call) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreate(&stream));
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < calls; ++i) call(i, stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&executable, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK(cudaEventCreate(&begin));
+  CHECK(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = 0; i < 9; ++i) {
+    CHECK(cudaEventRecord(begin, stream));
+    CHECK(cudaGraphLaunch(executable, stream));
+    CHECK(cudaEventRecord(end, stream));
+    CHECK(cudaEventSynchronize(end));
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 2) times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  CHECK(cudaGraphExecDestroy(executable));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaEventDestroy(begin));
+  CHECK(cudaEventDestroy(end));
+  CHECK(cudaStreamDestroy(stream));
+  return times[times.size() / 2] * 1000.0 / calls;
+}
+
+__global__ void read_kernel(const uint4* p, std::size_t count, unsigned* out) {
+  unsigned sum = 0;
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
+  std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (; i + 3 * stride < count; i += 4 * stride) {
+    const uint4 a = __ldcs(p + i), b = __ldcs(p + i + stride), c = __ldcs(p + i + 2 * stride),
+                d = __ldcs(p + i + 3 * stride);
+    sum += a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w ^ c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^ d.w;
+  }
+  if (sum == 0x12345678u) *out = sum;
+}
+
+double read_bandwidth(const std::uint8_t* p, std::size_t bytes) {
+  unsigned* out = nullptr;
+  CHECK(cudaMalloc(&out, 4));
+  const double us = time_graph(4, [&](int, cudaStream_t s) {
+    read_kernel<<<132 * 8, 512, 0, s>>>(reinterpret_cast<const uint4*>(p), bytes / 16, out);
+  });
+  CHECK(cudaFree(out));
+  return static_cast<double>(bytes) / us * 1e-3;
+}
+
+struct Result {
+  std::string format;
+  std::int64_t rows, columns;
+  int tokens;
+  std::string kernel;
+  double us, gbs, share;
+};
+std::vector<Result> results;
+std::uint8_t* pool = nullptr;
+std::size_t pool_bytes = std::size_t{3} << 30;
+double read_rate = 0;
+
+template <class F>
+void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>& token_counts) {
+  const std::size_t bytes = kernels::planes_bytes(F::format, rows, columns);
+  const int copies = static_cast<int>(std::clamp<std::size_t>(pool_bytes / bytes, 1, 24));
+  // One strip's worth of valid blocks, repacked over and over.
+  const std::int64_t some = std::min<std::int64_t>(rows, 256);
+  const Matrix m = random_matrix<F>(some, columns, 5);
+  std::uint8_t* blocks = to_device(m.blocks);
+  for (int copy = 0; copy < copies; ++copy) {
+    for (std::int64_t r = 0; r < rows; r += some) {
+      check_status(kernels::repack(F::format, blocks, pool + copy * bytes, r,
+                                   std::min(some, rows - r), rows, columns, nullptr),
+                   "repack");
+    }
+  }
+  CHECK(cudaDeviceSynchronize());
+  CHECK(cudaFree(blocks));
+  for (const int tokens : token_counts) {
+    float* x = to_device(random_x(tokens * columns, 3));
+    float* out = nullptr;
+    CHECK(cudaMalloc(&out, static_cast<std::size_t>(tokens * rows) * 4));
+    MatmulArguments a;
+    a.format = F::format;
+    a.columns = columns;
+    a.tokens = tokens;
+    a.x = x;
+    a.overlap = std::getenv("OVERLAP") != nullptr;
+    a.weights[0] = {pool, rows, nullptr, out};
+    give_workspace(a);
+    const double us = time_graph(2 * copies, [&](int i, cudaStream_t s) {
+      a.weights[0] = {pool + (i % copies) * bytes, rows, nullptr, out};
+      check_status(kernels::matmul(a, s), F::name);
+    });
+    const double gbs = static_cast<double>(bytes) / us * 1e-3;
+    results.push_back({F::name, rows, columns, tokens, kernels::matmul_kernel_name(a), us, gbs,
+                       gbs / read_rate});
+    std::printf("%-8s %6ld x %-6ld M=%-4d %-10s %8.2f us %7.0f GB/s %.3f of read\n", F::name, rows,
+                columns, tokens, results.back().kernel.c_str(), us, gbs, gbs / read_rate);
+    std::fflush(stdout);
+    CHECK(cudaFree(x));
+    CHECK(cudaFree(out));
+  }
+}
+
+template <class F>
+void run_format(const std::vector<int>& tokens, bool timing) {
+  double worst = 0;
+  const int e = F::elements;
+  check<F>(16, std::max(e, 32), {1, 2, 3}, worst);
+  check<F>(17, e * 3, {1, 5}, worst);
+  check<F>(33, 4096, {1, 4, 7, 8, 9, 15, 16, 17, 63, 65}, worst);
+  check<F>(2113, 1280, {1, 2, 16, 33, 127, 129, 257}, worst);
+  check<F>(4096, 14336, {1, 8, 16, 64}, worst);
+  std::printf("%-8s worst nmse %.3g, failures so far %d\n", F::name, worst, failures);
+  if (!timing) return;
+  for (const auto& [rows, columns] :
+       {std::pair{28672, 4096}, {14336, 4096}, {4096, 14336}, {4096, 4096}}) {
+    time_format<F>(rows, columns, tokens);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CHECK(cudaMalloc(&pool, pool_bytes));
+  CHECK(cudaMemset(pool, 0x5a, pool_bytes));
+  read_rate = read_bandwidth(pool, pool_bytes);
+  std::printf("read %.0f GB/s\n", read_rate);
+  const std::string only = argc > 2 ? argv[2] : "";
+  std::vector<int> tokens;
+  for (int i = 3; i < argc; ++i) tokens.push_back(std::atoi(argv[i]));
+  if (tokens.empty()) tokens = {1, 8, 16};
+#define QL_RUN(F) \
+  if (only.empty() || ("," + only + ",").find("," + std::string(formats::F::name) + ",") != std::string::npos) \
+    run_format<formats::F>(tokens, tokens[0] > 0);
+#ifdef QL_SOME_FORMATS
+  QL_SOME_FORMATS(QL_RUN)
+#else
+  QL_QUANTIZED_FORMATS(QL_RUN)
+#endif
+#undef QL_RUN
+  if (argc > 1 && std::strcmp(argv[1], "-") != 0) {
+    std::FILE* file = std::fopen(argv[1], "w");
+    std::fprintf(file, "{\"read_gbs\": %.1f, \"results\": [\n", read_rate);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      const Result& r = results[i];
+      std::fprintf(file,
+                   "{\"format\": \"%s\", \"rows\": %ld, \"columns\": %ld, \"tokens\": %d, \"kernel\": "
+                   "\"%s\", \"us\": %.3f, \"gbs\": %.1f, \"share\": %.4f}%s\n",
+                   r.format.c_str(), r.rows, r.columns, r.tokens, r.kernel.c_str(), r.us, r.gbs,
+                   r.share, i + 1 < results.size() ? "," : "");
+    }
+    std::fprintf(file, "]}\n");
+    std::fclose(file);
+  }
+  std::printf("failures %d\n", failures);
+  return failures == 0 ? 0 : 1;
+}

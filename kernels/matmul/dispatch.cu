@@ -1,0 +1,163 @@
+#include <cuda_runtime.h>
+
+#include "matmul/instance.cuh"
+
+namespace quantloom::kernels {
+
+#define QL_DECLARE(F) \
+  template <>         \
+  const FormatKernels& format_kernels<formats::F>();
+QL_QUANTIZED_FORMATS(QL_DECLARE)
+#undef QL_DECLARE
+
+namespace {
+
+const FormatKernels* find_kernels(formats::Format format) {
+  switch (format) {
+#define QL_CASE(F)          \
+  case formats::F::format:  \
+    return &format_kernels<formats::F>();
+    QL_QUANTIZED_FORMATS(QL_CASE)
+#undef QL_CASE
+    default: return nullptr;
+  }
+}
+
+struct DeviceLimits {
+  int processors = 0;
+  int shared_bytes = 0;
+};
+
+// Read once per device; attribute queries cost a microsecond each.
+bool device_limits(DeviceLimits& limits) {
+  constexpr int most_devices = 64;
+  static DeviceLimits known[most_devices];
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= most_devices) return false;
+  if (known[device].processors == 0) {
+    DeviceLimits read;
+    if (cudaDeviceGetAttribute(&read.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                               device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&read.processors, cudaDevAttrMultiProcessorCount, device) !=
+            cudaSuccess) {
+      return false;
+    }
+    known[device] = read;
+  }
+  limits = known[device];
+  return true;
+}
+
+StripList strip_list(const MatmulArguments& arguments, int& strips) {
+  StripList list{};
+  strips = 0;
+  for (int i = 0; i < matmul_most_weights; ++i) {
+    list.first[i] = strips;
+    if (i >= arguments.weight_count) continue;
+    const MatmulWeight& weight = arguments.weights[i];
+    list.planes[i] = static_cast<const std::uint8_t*>(weight.planes);
+    list.bias[i] = weight.bias;
+    list.out[i] = weight.out;
+    list.rows[i] = static_cast<int>(weight.rows);
+    list.largest[i] = reinterpret_cast<const float*>(
+        list.planes[i] + planes_bytes(arguments.format, weight.rows, arguments.columns) -
+        planes_trailer);
+    strips += static_cast<int>((weight.rows + strip_rows - 1) / strip_rows);
+  }
+  list.first[matmul_most_weights] = strips;
+  for (int i = arguments.weight_count; i < matmul_most_weights; ++i) list.first[i] = strips;
+  list.columns = static_cast<int>(arguments.columns);
+  list.tokens = static_cast<int>(arguments.tokens);
+  list.epilogue = arguments.epilogue;
+  list.activation = arguments.activation;
+  return list;
+}
+
+}  // namespace
+
+std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns) {
+  const FormatKernels* kernels = find_kernels(format);
+  if (kernels == nullptr) return 0;
+  const std::int64_t padded = (rows + strip_rows - 1) / strip_rows * strip_rows;
+  return static_cast<std::size_t>(padded * (columns / kernels->elements) * kernels->bytes) +
+         planes_trailer;
+}
+
+MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
+                    std::int64_t first_row, std::int64_t rows, std::int64_t matrix_rows,
+                    std::int64_t columns, cudaStream_t stream) {
+  const FormatKernels* kernels = find_kernels(format);
+  if (kernels == nullptr) return MatmulStatus::unsupported_format;
+  if (rows < 1 || columns < 1 || columns % kernels->elements != 0 || first_row % strip_rows != 0 ||
+      first_row + rows > matrix_rows) {
+    return MatmulStatus::bad_shape;
+  }
+  auto* trailer = static_cast<std::uint8_t*>(planes) +
+                  planes_bytes(format, matrix_rows, columns) - planes_trailer;
+  if (first_row == 0 && cudaMemsetAsync(trailer, 0, planes_trailer, stream) != cudaSuccess) {
+    return MatmulStatus::cuda_error;
+  }
+  return kernels->repack(
+      blocks, planes,
+      {first_row, rows, static_cast<int>(columns), reinterpret_cast<unsigned*>(trailer)}, stream);
+}
+
+MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
+                    std::int64_t first_row, std::int64_t rows, std::int64_t columns,
+                    cudaStream_t stream) {
+  const FormatKernels* kernels = find_kernels(format);
+  if (kernels == nullptr) return MatmulStatus::unsupported_format;
+  if (rows < 1 || columns < 1 || columns % kernels->elements != 0 || first_row % strip_rows != 0) {
+    return MatmulStatus::bad_shape;
+  }
+  return kernels->unpack(planes, blocks, {first_row, rows, static_cast<int>(columns)}, stream);
+}
+
+std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
+  if (arguments.tokens == 1) return 0;
+  int strips = 0;
+  for (int i = 0; i < arguments.weight_count; ++i) {
+    strips += static_cast<int>((arguments.weights[i].rows + strip_rows - 1) / strip_rows);
+  }
+  const int tokens = static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
+  return few_workspace(tokens, static_cast<int>(arguments.columns), strips).bytes;
+}
+
+MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
+  const FormatKernels* kernels = find_kernels(arguments.format);
+  if (kernels == nullptr) return MatmulStatus::unsupported_format;
+  if (arguments.columns < 1 || arguments.columns % kernels->elements != 0 ||
+      arguments.tokens < 1 || arguments.weight_count < 1 ||
+      arguments.weight_count > matmul_most_weights) {
+    return MatmulStatus::bad_shape;
+  }
+  if (arguments.workspace_bytes < matmul_workspace_bytes(arguments)) {
+    return MatmulStatus::small_workspace;
+  }
+  DeviceLimits limits;
+  if (!device_limits(limits)) return MatmulStatus::cuda_error;
+  int strips = 0;
+  StripList list = strip_list(arguments, strips);
+  if (arguments.tokens == 1) {
+    return kernels->stream_one(list, arguments.x, strips, limits.processors, limits.shared_bytes,
+                               arguments.overlap, stream);
+  }
+  for (std::int64_t token = 0; token < arguments.tokens; token += few_tokens) {
+    const std::int64_t left = arguments.tokens - token;
+    list.tokens = static_cast<int>(left < few_tokens ? left : few_tokens);
+    const MatmulStatus status = kernels->stream_few(
+        list, arguments.x + token * arguments.columns, strips, limits.processors,
+        limits.shared_bytes, arguments.overlap, arguments.workspace, stream);
+    if (status != MatmulStatus::done) return status;
+    for (int i = 0; i < arguments.weight_count; ++i) {
+      list.out[i] += static_cast<std::int64_t>(few_tokens) * list.rows[i];
+    }
+  }
+  return MatmulStatus::done;
+}
+
+const char* matmul_kernel_name(const MatmulArguments& arguments) {
+  return arguments.tokens == 1 ? "stream-1" : "stream-16";
+}
+
+}  // namespace quantloom::kernels

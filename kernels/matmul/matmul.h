@@ -1,0 +1,78 @@
+// out = x * transpose(w) with w in its quantized planes. Raw pointers, sizes and a stream; nothing here allocates or
+// synchronizes.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "formats/format.h"
+
+namespace quantloom::kernels {
+
+enum class MatmulStatus {
+  done,
+  unsupported_format,  // no kernel for this format
+  bad_shape,           // columns not a whole number of blocks, or a size below 1
+  small_workspace,     // workspace_bytes() says how much
+  no_cublas,           // this shape runs through cuBLASLt, and libcublasLt is not on this machine
+  cuda_error,          // cudaPeekAtLastError() says which
+};
+
+// exact: 16-bit fixed or floating-point activations. fast: may use fewer bits.
+enum class MatmulPrecision { exact, fast };
+
+enum class MatmulEpilogue {
+  store,    // out = product + bias
+  add,      // out += product + bias
+  gate_up,  // out of weight 0 = activation(product 0) * product 1; exactly two weights of one shape
+};
+
+enum class MatmulActivation { silu, gelu, gelu_tanh };
+
+// One matrix of rows x MatmulArguments::columns.
+struct MatmulWeight {
+  const void* planes = nullptr;  // as repack() wrote them; for F32, F16 and BF16 the rows as they stand
+  std::int64_t rows = 0;
+  const float* bias = nullptr;  // [rows], or null
+  float* out = nullptr;         // [tokens, rows]
+};
+
+constexpr int matmul_most_weights = 3;
+
+struct MatmulArguments {
+  formats::Format format = formats::Format::f32;  // of every weight of this call
+  std::int64_t columns = 0;
+  std::int64_t tokens = 0;
+  const float* x = nullptr;  // [tokens, columns]
+  MatmulWeight weights[matmul_most_weights];
+  int weight_count = 1;
+  MatmulEpilogue epilogue = MatmulEpilogue::store;
+  MatmulActivation activation = MatmulActivation::silu;
+  MatmulPrecision precision = MatmulPrecision::exact;
+  void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
+  std::size_t workspace_bytes = 0;
+  bool overlap = false;  // programmatic dependent launch: weights are fetched before the previous kernel has ended
+};
+
+// Bytes of the planes: rows are padded to a multiple of 16, otherwise what the blocks take in the file, and 16 bytes
+// that hold the largest absolute weight (it scales the weights into the range of a half).
+std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns);
+
+// Rows first_row .. first_row + rows - 1 from GGUF blocks in device memory into the planes of the whole matrix, and
+// back. first_row is a multiple of 16; so is rows, except at the matrix's end. The call with first_row 0 comes first.
+MatmulStatus repack(formats::Format format, const void* blocks, void* planes, std::int64_t first_row,
+                    std::int64_t rows, std::int64_t matrix_rows, std::int64_t columns,
+                    cudaStream_t stream);
+MatmulStatus unpack(formats::Format format, const void* planes, void* blocks, std::int64_t first_row,
+                    std::int64_t rows, std::int64_t columns, cudaStream_t stream);
+
+std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
+
+MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);
+
+// The kernel that matmul() would take, for explain(): "stream-1", "stream-16", "wide", "cublaslt", "rows".
+const char* matmul_kernel_name(const MatmulArguments& arguments);
+
+}  // namespace quantloom::kernels

@@ -1,0 +1,297 @@
+// One token: the weights are streamed once by persistent blocks, int8 tensor-core steps in exact integers.
+//
+// x is written per group of 32 columns as 16-bit fixed point q = 256 * high + low with a float scale. A step multiplies
+// 16 rows x 32 columns by 8 columns, and only two (high and low) are in use by one group; so four groups
+// follow each other into one accumulator, each in two columns of its own with zeros elsewhere, and lane t of a quad
+// ends with the sums of group t. With scales per 16 weights the columns hold half groups instead.
+#pragma once
+
+#include "matmul/ring.cuh"
+#include "matmul/strips.cuh"
+
+namespace quantloom::kernels {
+
+constexpr int batch_strips = 16;  // between two block-wide reductions
+
+__device__ inline void multiply_int8(int c[4], const std::uint32_t a[4], std::uint32_t b0,
+                                     std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Offsets into the dynamic shared memory.
+struct OneLayout {
+  int values;   // [groups][2][32] int8: high and low bytes
+  int scales;   // [groups] float
+  int sums;     // [columns / scale group] float: scale * sum of q
+  int partial;  // [batch_strips][warps][16] float
+  int barriers;
+  int table;  // codebook of the format
+  int ring;
+  int bytes;
+  int stages;
+};
+
+// Converts 128 columns: lane l holds four neighbours, eight lanes a group of 32.
+template <int scale_group>
+__device__ inline void convert_columns(float4 x, int lane, std::int8_t* values, float* scales,
+                                       float* sums) {
+  constexpr unsigned all = 0xffffffffu;
+  // As integers the absolute values are ordered, with NaN above infinity above everything.
+  unsigned largest_bits = max(max(__float_as_uint(fabsf(x.x)), __float_as_uint(fabsf(x.y))),
+                              max(__float_as_uint(fabsf(x.z)), __float_as_uint(fabsf(x.w))));
+#pragma unroll
+  for (int i = 1; i < 8; i *= 2) {
+    largest_bits = max(largest_bits, __shfl_xor_sync(all, largest_bits, i));
+  }
+  const float largest = __uint_as_float(largest_bits);
+  const float inverse = largest > 1e-34f ? 32512.0f * __frcp_rn(largest) : 0.0f;
+  // An infinity or NaN gives q = 0 and an infinite or NaN step, so every sum with it is NaN.
+  const float step = largest <= 1e-34f ? 0.0f : largest * (1.0f / 32512.0f);
+  const int q0 = __float2int_rn(x.x * inverse), q1 = __float2int_rn(x.y * inverse),
+            q2 = __float2int_rn(x.z * inverse), q3 = __float2int_rn(x.w * inverse);
+  const int h0 = (q0 + 128) >> 8, h1 = (q1 + 128) >> 8, h2 = (q2 + 128) >> 8, h3 = (q3 + 128) >> 8;
+  const auto bytes = [](int a, int b, int c, int d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+  };
+  // The low byte of q itself is q - 256 * high.
+  std::int8_t* to = values + (lane >> 3) * 64 + (lane & 7) * 4;
+  *reinterpret_cast<std::uint32_t*>(to) = bytes(h0, h1, h2, h3);
+  *reinterpret_cast<std::uint32_t*>(to + 32) = bytes(q0, q1, q2, q3);
+  int sum = q0 + q1 + q2 + q3;
+#pragma unroll
+  for (int i = 1; i < scale_group / 4; i *= 2) sum += __shfl_xor_sync(all, sum, i);
+  if ((lane & 7) == 0) scales[lane >> 3] = step;
+  if (lane % (scale_group / 4) == 0) sums[lane / (scale_group / 4)] = step * static_cast<float>(sum);
+}
+
+// Sums of one piece for rows g and g + 8, the lane's share.
+template <class P>
+__device__ inline void multiply_piece(const std::uint8_t* piece, int n, const std::int8_t* values,
+                                      const float* scales, const float* sums,
+                                      const std::uint8_t* table, int lane, float& sum_g,
+                                      float& sum_g8) {
+  const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if constexpr (P::group == 32) {
+      const uint2 x = *reinterpret_cast<const uint2*>(values + (4 * half + (g >> 1)) * 64 +
+                                                      (g & 1) * 32 + 8 * t);
+      int c[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        std::uint32_t a[4];
+        P::quants(piece, n, 4 * half + j, lane, a, table);
+        const bool own = (g >> 1) == j;
+        multiply_int8(c, a, own ? x.x : 0u, own ? x.y : 0u);
+      }
+      const int group = 4 * half + t;
+      if (P::block_groups < 8 && group >= n) continue;
+      const float scale = scales[group];
+      const Affine first = P::affine(piece, n, g, half, t);
+      const Affine second = P::affine(piece, n, g + 8, half, t);
+      sum_g += first.scale * (scale * static_cast<float>(c[0] * 256 + c[1]));
+      sum_g8 += second.scale * (scale * static_cast<float>(c[2] * 256 + c[3]));
+      if constexpr (P::has_offset) {
+        const float sum = sums[group];
+        sum_g += first.offset * sum, sum_g8 += second.offset * sum;
+      }
+    } else {
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        uint2 x = *reinterpret_cast<const uint2*>(values + (4 * half + 2 * pair + (g >> 2)) * 64 +
+                                                  (g & 1) * 32 + 8 * t);
+        if (((g >> 1) & 1) != (t >> 1)) x = make_uint2(0, 0);
+        int c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          std::uint32_t a[4];
+          P::quants(piece, n, 4 * half + 2 * pair + j, lane, a, table);
+          const bool own = (g >> 2) == j;
+          multiply_int8(c, a, own ? x.x : 0u, own ? x.y : 0u);
+        }
+        const int quad = 2 * half + pair;
+        const int group = 4 * half + 2 * pair + (t >> 1);
+        if (P::block_groups < 8 && group >= n) continue;
+        const float scale = scales[group];
+        const Affine first = P::affine(piece, n, g, quad, t);
+        const Affine second = P::affine(piece, n, g + 8, quad, t);
+        sum_g += first.scale * (scale * static_cast<float>(c[0] * 256 + c[1]));
+        sum_g8 += second.scale * (scale * static_cast<float>(c[2] * 256 + c[3]));
+        if constexpr (P::has_offset) {
+          const float sum = sums[4 * quad + t];
+          sum_g += first.offset * sum, sum_g8 += second.offset * sum;
+        }
+      }
+    }
+  }
+}
+
+template <class P>
+__global__ void __launch_bounds__(512, 1)
+    stream_one_kernel(const __grid_constant__ StripList list, const float* x, int strips,
+                      const __grid_constant__ OneLayout layout) {
+  using F = typename P::Format;
+  extern __shared__ __align__(128) std::uint8_t shared[];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int groups = list.columns / 32;
+  const int pieces = (groups + piece_groups - 1) / piece_groups;
+  const int row_bytes = list.columns / F::elements * F::bytes;
+  // In gate_up a block takes whole pairs of strips.
+  const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+  const auto boundary = [&](unsigned block) {
+    return static_cast<int>(static_cast<std::int64_t>(strips / unit) * block / gridDim.x) * unit;
+  };
+  const int first = boundary(blockIdx.x), last = boundary(blockIdx.x + 1);
+
+  auto* values = reinterpret_cast<std::int8_t*>(shared + layout.values);
+  auto* scales = reinterpret_cast<float*>(shared + layout.scales);
+  auto* sums = reinterpret_cast<float*>(shared + layout.sums);
+  auto* partial = reinterpret_cast<float*>(shared + layout.partial);
+  const std::uint8_t* table = shared + layout.table;
+  PieceRing ring(shared + layout.ring + warp * layout.stages * P::piece_bytes,
+                 reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
+                 layout.stages, P::piece_bytes);
+  PieceWalk fetch(list, pieces, row_bytes, first, last, warp, warps);
+  PieceWalk use = fetch;
+  const int tail_groups = groups - (pieces - 1) * piece_groups;
+  const auto groups_of = [&](int piece) { return piece + 1 == pieces ? tail_groups : piece_groups; };
+  const auto fetch_next = [&] {
+    if (fetch.done()) {
+      ring.fetch(nullptr, 0);
+      return;
+    }
+    const int bytes = groups_of(fetch.piece()) * (P::piece_bytes / piece_groups);
+    ring.fetch(fetch.strip_start() + static_cast<std::int64_t>(fetch.piece()) * P::piece_bytes,
+               bytes);
+    fetch.next();
+  };
+  for (int i = 0; i < layout.stages; ++i) fetch_next();
+  P::load_table(shared + layout.table);
+
+#if defined(QL_BULK_COPY)
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+  const int chunks = pieces * 2;  // of 128 columns
+  for (int chunk = warp; chunk < chunks; chunk += 4 * warps) {
+    float4 part[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int column = (chunk + i * warps) * 128 + lane * 4;
+      part[i] = column < list.columns ? *reinterpret_cast<const float4*>(x + column)
+                                      : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int at = chunk + i * warps;
+      if (at >= chunks) break;
+      convert_columns<P::group>(part[i], lane, values + at * 256, scales + at * 4,
+                                sums + at * (128 / P::group));
+    }
+  }
+  for (int i = threadIdx.x; i < batch_strips * warps * strip_rows; i += blockDim.x) partial[i] = 0;
+  __syncthreads();
+
+  for (int batch = first; batch < last; batch += batch_strips) {
+    const int batch_end = min(batch + batch_strips, last);
+    float sum_g = 0, sum_g8 = 0;
+    while (!use.done() && use.strip() < batch_end) {
+      const int strip = use.strip(), p = use.piece();
+      const std::uint8_t* piece = ring.wait();
+      multiply_piece<P>(piece, groups_of(p), values + p * 512, scales + p * 8,
+                        sums + p * (piece_columns / P::group), table, lane, sum_g, sum_g8);
+      ring.release();
+      fetch_next();
+      use.next();
+      if (use.done() || use.strip() != strip) {
+        sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 1);
+        sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 1);
+        sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 2);
+        sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 2);
+        if (lane % 4 == 0) {
+          float* to = partial + ((strip - batch) * warps + warp) * strip_rows + lane / 4;
+          to[0] = sum_g, to[8] = sum_g8;
+        }
+        sum_g = sum_g8 = 0;
+      }
+    }
+    __syncthreads();
+    const auto total = [&](int strip, int row) {
+      float sum = 0;
+      float* from = partial + strip * warps * strip_rows + row;
+      for (int w = 0; w < warps; ++w) sum += from[w * strip_rows], from[w * strip_rows] = 0;
+      return sum;
+    };
+    const int count = (batch_end - batch) / unit;
+    for (int i = threadIdx.x; i < count * strip_rows; i += blockDim.x) {
+      const int s = i / strip_rows, row = i % strip_rows;
+      if (unit == 2) {
+        const float gate = total(2 * s, row), up = total(2 * s + 1, row);
+        store_gated(list, (batch >> 1) + s, row, 0, gate, up);
+      } else {
+        store_sum(list, find_strip(list, batch + s), row, 0, total(s, row));
+      }
+    }
+    if (batch_end < last) __syncthreads();
+  }
+}
+
+inline OneLayout one_layout(int columns, int warps, int piece_bytes, int scale_group,
+                            int table_bytes, int shared_limit) {
+  const int groups = (columns + piece_columns - 1) / piece_columns * piece_groups;
+  OneLayout layout{};
+  int at = 0;
+  const auto take = [&](int bytes) {
+    const int start = at;
+    at += (bytes + 127) / 128 * 128;
+    return start;
+  };
+  layout.values = take(groups * 64);
+  layout.scales = take(groups * 4);
+  layout.sums = take(groups * 32 / scale_group * 4);
+  layout.partial = take(batch_strips * warps * strip_rows * 4);
+  layout.barriers = take(warps * 8 * 8);
+  layout.table = take(table_bytes);
+  layout.ring = at;
+  const int room = shared_limit - at;
+  layout.stages = room / (warps * piece_bytes);
+  if (layout.stages > 4) layout.stages = 4;
+  layout.bytes = at + layout.stages * warps * piece_bytes;
+  return layout;
+}
+
+template <class P>
+MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips, int processors,
+                               int shared_limit, bool overlap, cudaStream_t stream) {
+  int warps = 16;
+  OneLayout layout{};
+  for (; warps >= 4; warps /= 2) {
+    layout = one_layout(list.columns, warps, P::piece_bytes, P::group, P::table_bytes, shared_limit);
+    if (layout.stages >= 2) break;
+  }
+  if (warps < 4) return MatmulStatus::bad_shape;
+  const auto kernel = stream_one_kernel<P>;
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, layout.bytes) !=
+      cudaSuccess) {
+    return MatmulStatus::cuda_error;
+  }
+  const int units = list.epilogue == MatmulEpilogue::gate_up ? strips / 2 : strips;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(units < processors ? units : processors));
+  config.blockDim = dim3(static_cast<unsigned>(warps * 32));
+  config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, list, x, strips, layout);
+  return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
+}
+
+}  // namespace quantloom::kernels

@@ -1,6 +1,8 @@
 // The extension module: one bind_*.cpp per room, and the translation of quantloom::Error to Python.
 #include <pybind11/pybind11.h>
 
+#include <new>
+
 #include "base/error.h"
 #include "bindings/bindings.h"
 
@@ -64,6 +66,8 @@ PYBIND11_MODULE(_quantloom, m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const quantloom::Error& error) {
       raise(error);
+    } catch (const std::bad_alloc&) {
+      raise({quantloom::ErrorKind::out_of_memory, "host memory ran out"});
     }
   });
   bind_formats(m);

@@ -1,0 +1,101 @@
+"""What `quantloom.load` gives and says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quantloom
+from synthetic_model import VOCABULARY, Synthetic
+
+
+def test_auto_says_in_one_line_what_it_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Synthetic().write(tmp_path, "named.gguf")
+    with quantloom.load(path) as model:
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        assert f"named.gguf on {model.device}" in said.err
+    with quantloom.load(path, verbose=False), quantloom.load(path, device="cpu"):
+        assert capsys.readouterr() == ("", "")
+
+
+def test_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with quantloom.load(device="cpu") as model:
+        assert model.architecture == "llama"
+        assert "4" in model.chat("What is 2+2?", max_new_tokens=20).text
+
+
+def test_attributes(tmp_path: Path) -> None:
+    path = Synthetic("qwen3", qk_norm=True, head_size=32, context=300).write(tmp_path)
+    with quantloom.load(path, device="cpu", context_length=100, cache_type="f32") as model:
+        assert model.path == path
+        assert model.architecture == "qwen3"
+        assert (model.device, model.precision, model.cache_type) == ("cpu", "exact", "f32")
+        assert (model.context_length, model.trained_context_length) == (100, 300)
+        assert model.vocabulary_size == VOCABULARY
+        assert (model.embedding_length, model.block_count) == (64, 2)
+        assert model.weight_bytes == sum(t.nbytes for t in model.file.tensors.values())
+        # 2 layers of keys and values, 2 heads of 32 at 100 positions, 4 bytes each.
+        assert model.cache_bytes == 2 * 2 * 2 * 32 * 100 * 4
+        assert model.metadata["qwen3.block_count"] == 2
+        assert model.tokenizer is None
+
+
+def test_a_long_context_is_capped_unless_asked_for(tmp_path: Path) -> None:
+    path = Synthetic(context=20000).write(tmp_path)
+    with quantloom.load(path, device="cpu") as model:
+        assert (model.context_length, model.trained_context_length) == (8192, 20000)
+    with quantloom.load(path, device="cpu", context_length=20000) as model:
+        assert model.context_length == 20000
+
+
+def test_no_vocab(tmp_path: Path) -> None:
+    path = Synthetic(metadata={"tokenizer.ggml.model": "no_vocab"}).write(tmp_path)
+    with quantloom.load(path, device="cpu") as model:
+        assert model.tokenizer is None
+        assert len(model.generate([1, 2], max_new_tokens=3).tokens) == 3
+
+
+def test_a_broken_vocabulary_fails_the_load(tmp_path: Path) -> None:
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "nobody-knows",
+        "tokenizer.ggml.tokens": [f"t{i}" for i in range(VOCABULARY)],
+        "tokenizer.ggml.merges": ["t 1"],
+    }
+    path = Synthetic(metadata=metadata).write(tmp_path)
+    with pytest.raises(quantloom.TokenizerError, match="nobody-knows"):
+        quantloom.load(path, device="cpu")
+
+
+def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu", context_length=np.int32(64)) as model:
+        result = model.generate(
+            np.array([1, 2], np.int32),
+            max_new_tokens=np.int64(3),
+            temperature=np.float32(0.5),
+            top_k=np.uint8(4),
+            seed=np.uint64(2**64 - 1),
+        )
+        assert len(result.tokens) == 3
+        assert (
+            result.tokens
+            == model.generate(
+                [1, 2], max_new_tokens=3, temperature=0.5, top_k=4, seed=2**64 - 1
+            ).tokens
+        )
+
+
+def test_the_file_s_mapping_outlives_its_handle(tmp_path: Path) -> None:
+    """The weights are used from the map; closing the file alone must not unmap them."""
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu") as model:
+        before = model.logits([1, 2, 3])
+        model.file.close()
+        assert np.array_equal(model.logits([1, 2, 3]), before)

@@ -24,6 +24,14 @@ inline __m512i dot_planes(__m512i u, const std::int8_t* high, const std::int8_t*
   return sums;
 }
 
+// Far enough ahead to cross into the next page before the hardware's prefetcher, which stops there.
+inline void prefetch(const void* from, int bytes) {
+  constexpr int distance = 2048;
+  for (int at = 0; at < bytes; at += 64) {
+    _mm_prefetch(static_cast<const char*>(from) + distance + at, _MM_HINT_T0);
+  }
+}
+
 template <class F, int T, bool exact>
 void matvec(const ops::Weight& weight, const Activations& x, std::int64_t first_token,
             std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride) {
@@ -42,7 +50,9 @@ void matvec(const ops::Weight& weight, const Activations& x, std::int64_t first_
     __m512 sums[T][3];
     for (int t = 0; t < T; ++t) sums[t][0] = sums[t][1] = sums[t][2] = _mm512_setzero_ps();
     for (std::int64_t column = 0; column < weight.columns; column += span) {
-      unpack.load(row_blocks + column / F::elements, weight.columns - column);
+      const typename F::Block* blocks = row_blocks + column / F::elements;
+      prefetch(blocks, span / F::elements * F::bytes);
+      unpack.load(blocks, weight.columns - column);
       const __m512 scales = unpack.scales();
       __m512 offsets = unpack.offsets();
       if constexpr (zero_of<F> != 0) {

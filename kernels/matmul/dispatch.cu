@@ -85,7 +85,7 @@ std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t
 
 MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
                     std::int64_t first_row, std::int64_t rows, std::int64_t matrix_rows,
-                    std::int64_t columns, cudaStream_t stream) {
+                    std::int64_t columns, cudaStream_t stream, bool zeroed) {
   const FormatKernels* kernels = find_kernels(format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
   if (rows < 1 || columns < 1 || columns % kernels->elements != 0 || first_row % strip_rows != 0 ||
@@ -94,7 +94,8 @@ MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
   }
   auto* trailer = static_cast<std::uint8_t*>(planes) +
                   planes_bytes(format, matrix_rows, columns) - planes_trailer;
-  if (first_row == 0 && cudaMemsetAsync(trailer, 0, planes_trailer, stream) != cudaSuccess) {
+  if (first_row == 0 && !zeroed &&
+      cudaMemsetAsync(trailer, 0, planes_trailer, stream) != cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   return kernels->repack(

@@ -61,10 +61,11 @@ struct MatmulArguments {
 std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns);
 
 // Rows first_row .. first_row + rows - 1 from GGUF blocks in device memory into the planes of the whole matrix, and
-// back. first_row is a multiple of 16; so is rows, except at the matrix's end. The call with first_row 0 comes first.
+// back. first_row is a multiple of 16; so is rows, except at the matrix's end. The call with first_row 0 comes first,
+// unless the caller has zeroed the planes' last 16 bytes.
 MatmulStatus repack(formats::Format format, const void* blocks, void* planes, std::int64_t first_row,
                     std::int64_t rows, std::int64_t matrix_rows, std::int64_t columns,
-                    cudaStream_t stream);
+                    cudaStream_t stream, bool zeroed = false);
 MatmulStatus unpack(formats::Format format, const void* planes, void* blocks, std::int64_t first_row,
                     std::int64_t rows, std::int64_t columns, cudaStream_t stream);
 

@@ -13,8 +13,8 @@
 #include <limits>
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                                          \
-    __attribute__((target(                                                                             \
+#pragma clang attribute push(                                                                               \
+    __attribute__((target(                                                                                  \
         "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16"))), \
     apply_to = function)
 #else
@@ -27,32 +27,46 @@
 #endif
 
 #include "cpu/attention.h"
+#include "cpu/matmul_amx.h"
 #include "cpu/multiply_plain.h"
-#include "cpu/prepare.h"
 #include "cpu/simd_avx512.h"
+#include "cpu/unpack_avx512.h"
 #include "cpu/vector_ops.h"
 
 namespace quantloom::cpu {
 namespace {
 
-Form form(formats::Format format, std::int64_t /*tokens*/, ops::Precision /*precision*/) {
-  return is_float(format) ? Form::values : Form::words;
+// Below, the 16 tokens of a tile stay too empty to beat the vector units.
+constexpr std::int64_t least_tokens = 12;
+
+Form form(formats::Format format, std::int64_t tokens, ops::Precision precision) {
+  return tokens >= least_tokens ? Form::tiles : vnni_kernels().form(format, tokens, precision);
 }
 
-void multiply(const ops::Weight& weight, const Activations& x, Form form,
-              ops::Precision /*precision*/, std::int64_t first_row, std::int64_t rows, float* out,
-              std::int64_t out_stride, void* /*scratch*/) {
-  if (form == Form::values) {
-    return multiply_floats_dispatch<Avx512>(weight, x, first_row, rows, out, out_stride);
+bool prepare(Form form, ops::Precision precision, std::int64_t begin, std::int64_t end,
+             const Activations& out) {
+  if (form != Form::tiles) return vnni_kernels().prepare(form, precision, begin, end, out);
+  return (precision == ops::Precision::exact ? prepare_tiles<true>
+                                             : prepare_tiles<false>)(begin, end, out);
+}
+
+void multiply(const ops::Weight& weight, const Activations& x, Form form, ops::Precision precision,
+              std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride,
+              void* scratch) {
+  if (form != Form::tiles) {
+    return vnni_kernels().multiply(weight, x, form, precision, first_row, rows, out, out_stride,
+                                   scratch);
   }
+  const bool exact = precision == ops::Precision::exact;
   switch (weight.format) {
-#define QL_CASE(F)         \
-  case formats::F::format: \
-    return multiply_plain<formats::F>(weight, x, first_row, rows, out, out_stride);
+#define QL_CASE(F)                                                                              \
+  case formats::F::format:                                                                      \
+    return (exact ? matmul_amx<formats::F, true>                                                \
+                  : matmul_amx<formats::F, false>)(weight, x, first_row, rows, out, out_stride, \
+                                                   scratch);
+    QL_FLOAT_FORMATS(QL_CASE)
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
-    default:
-      return;
   }
 }
 
@@ -62,7 +76,7 @@ const Kernels& amx_kernels() {
   static const Kernels table = {
       .set = InstructionSet::amx,
       .form = form,
-      .prepare = prepare_fixed<Avx512>,
+      .prepare = prepare,
       .multiply = multiply,
       .rms_norm = rms_norm<Avx512>,
       .rotate = rotate<Avx512>,

@@ -14,7 +14,11 @@ if not paths:
 for path in paths:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": path.parent}},
     ).execute()
     if "--write" in sys.argv:
         nbformat.write(notebook, path)

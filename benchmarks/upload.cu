@@ -112,24 +112,30 @@ int main(int argc, char** argv) {
   }
   std::printf("pinned copy %.1f GB/s\n", pinned * 1e-9);
 
-  for (const int threads : {2, 4, 6, 8, 12}) {
-    for (const std::size_t mebibytes : {2, 4, 16}) {
-      device::UploadOptions options;
-      options.threads = threads;
-      options.piece_bytes = mebibytes << 20;
-      // A fresh mapping each time: a model is loaded from pages that this process has not touched.
-      const double seconds = best_seconds(
-          [&] {
-            void* fresh = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
-            const Transfer transfer{
-                "t", {static_cast<const std::byte*>(fresh), bytes}, target.get(), 1, {}};
-            device::upload(gpu, {&transfer, 1}, options);
-            munmap(fresh, bytes);
-          },
-          2);
-      const double rate = static_cast<double>(bytes) / seconds;
-      std::printf("threads %2d, pieces of %2zu MiB: %5.1f GB/s, %.2f of the pinned copy\n", threads,
-                  mebibytes, rate * 1e-9, rate / pinned);
+  for (const bool reads : {false, true}) {
+    for (const int threads : {4, 8, 12, 16}) {
+      for (const std::size_t kibibytes : {512, 1024, 2048, 4096}) {
+        device::UploadOptions options;
+        options.threads = threads;
+        options.piece_bytes = kibibytes << 10;
+        // A fresh mapping each time: a model is loaded from pages that this process has not
+        // touched.
+        const double seconds = best_seconds(
+            [&] {
+              void* fresh = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
+              Transfer transfer;
+              transfer.name = "t";
+              transfer.source = {static_cast<const std::byte*>(fresh), bytes};
+              transfer.file = reads ? file : -1;
+              transfer.destination = target.get();
+              device::upload(gpu, {&transfer, 1}, options);
+              munmap(fresh, bytes);
+            },
+            2);
+        const double rate = static_cast<double>(bytes) / seconds;
+        std::printf("%s, threads %2d, pieces of %4zu KiB: %5.1f GB/s, %.2f of the pinned copy\n",
+                    reads ? "read" : "mapped", threads, kibibytes, rate * 1e-9, rate / pinned);
+      }
     }
   }
   verify("to a destination");
@@ -140,16 +146,18 @@ int main(int argc, char** argv) {
   for (std::uint64_t size = 210 * 8; next < bytes; size = size * 5 / 3 / 8 * 8) {
     const std::uint64_t here = std::min(size, bytes - next);
     const std::uint64_t first = next;
-    transfers.push_back(
-        {"t" + std::to_string(transfers.size()),
-         {source + first, here},
-         nullptr,
-         static_cast<std::size_t>(210 * 16),
-         [&, first](const device::Piece& piece) {
-           check(cudaMemcpyAsync(static_cast<std::byte*>(target.get()) + first + piece.first,
-                                 piece.data, piece.bytes, cudaMemcpyDeviceToDevice, piece.stream),
-                 "consume");
-         }});
+    Transfer transfer;
+    transfer.name = "t" + std::to_string(transfers.size());
+    transfer.source = {source + first, here};
+    transfer.file = transfers.size() % 2 == 0 ? file : -1;
+    transfer.file_offset = first;
+    transfer.unit = 210 * 16;
+    transfer.consume = [&, first](const device::Piece& piece) {
+      check(cudaMemcpyAsync(static_cast<std::byte*>(target.get()) + first + piece.first, piece.data,
+                            piece.bytes, cudaMemcpyDeviceToDevice, piece.stream),
+            "consume");
+    };
+    transfers.push_back(transfer);
     next += here;
   }
   const double staged = best_seconds([&] { device::upload(gpu, transfers); }, 2);
@@ -183,6 +191,11 @@ int main(int argc, char** argv) {
   fails("no pinned memory", quantloom::ErrorKind::out_of_memory,
         [&] { device::upload(gpu, transfers); });
   faults::arm(faults::Point::host_allocation, 0);
+  Transfer past = transfers.back();
+  past.file = file;
+  past.file_offset = bytes - 8;
+  fails("a file that became shorter", quantloom::ErrorKind::io,
+        [&] { device::upload(gpu, {&past, 1}); });
   device::upload(gpu, transfers);
   verify("after the errors");
   return fine && *wrong == 0 ? 0 : 1;

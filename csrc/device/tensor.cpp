@@ -413,7 +413,10 @@ Tensor Tensor::to(const Device& target) const {
   if (between_gpus) order(device(), stream(), on);
   if (device().type == DeviceType::cpu && bytes() >= pageable_limit) {
     const auto* begin = static_cast<const std::byte*>(source.data());
-    const Transfer whole{"a tensor", {begin, bytes()}, tensor.data(), 1, {}};
+    Transfer whole;
+    whole.name = "a tensor";
+    whole.source = {begin, bytes()};
+    whole.destination = tensor.data();
     upload(target, {&whole, 1});
     return tensor;
   }

@@ -26,6 +26,11 @@ struct Piece {
 struct Transfer {
   std::string name;  // of the tensor, for errors
   std::span<const std::byte> source;
+  // Where the source is part of a file: its descriptor and the source's offset in it. The file is
+  // then read, not touched through its mapping, which is faster (no page tables to fill) and turns
+  // a file that was cut short meanwhile into an Error instead of a signal.
+  int file = -1;
+  std::uint64_t file_offset = 0;
   // Device memory of source.size() bytes. Null: the bytes pass through device buffers of the upload
   // instead, and `consume` must queue what reads them.
   void* destination = nullptr;
@@ -36,7 +41,7 @@ struct Transfer {
 };
 
 struct UploadOptions {
-  std::size_t piece_bytes = std::size_t{4} << 20;
+  std::size_t piece_bytes = std::size_t{2} << 20;
   int threads = 0;  // that copy into pinned memory; 0: up to 8, as many as the machine has
   // Bytes done and in all, on the calling thread, about 20 times a second. Returning false, or
   // throwing, ends the upload.

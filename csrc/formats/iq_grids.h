@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "formats/format.h"
+#include "formats/packed.h"
 
 namespace quantloom::formats {
 
@@ -105,14 +106,15 @@ QL_HOST_DEVICE inline std::uint32_t signs_from_seven(std::uint32_t seven) {
   return seven | (parity & 1u) << 7;
 }
 
-// q[i] = weight i of `row`, negative where bit i of `signs` is set. All eight at once: no byte of a
-// row is 0, so that ~x + 1 never carries into the next one.
+// q[i] = weight i of `row`, negative where bit i of `signs` (0..255) is set. Four at a time: no
+// byte of a row is 0, so that ~x + 1 never carries into the next one.
 QL_HOST_DEVICE inline void apply_signs(std::uint64_t row, std::uint32_t signs, std::int8_t q[8]) {
-  constexpr std::uint64_t ones = 0x0101010101010101u;
-  const std::uint64_t own_bit = (signs * ones) & 0x8040201008040201u;
-  const std::uint64_t negative = ((own_bit + 0x7f * ones) >> 7) & ones;
-  const std::uint64_t signed_row = (row ^ (negative * 255u)) + negative;
-  for (int i = 0; i < 8; ++i) q[i] = static_cast<std::int8_t>((signed_row >> (8 * i)) & 255u);
+  const std::uint64_t negative = spread8(signs) >> 7;
+  const auto low_one = static_cast<std::uint32_t>(negative);
+  const auto high_one = static_cast<std::uint32_t>(negative >> 32);
+  const std::uint32_t low = (static_cast<std::uint32_t>(row) ^ (low_one * 255u)) + low_one;
+  const std::uint32_t high = (static_cast<std::uint32_t>(row >> 32) ^ (high_one * 255u)) + high_one;
+  unpack8(static_cast<std::uint64_t>(high) << 32 | low, q);
 }
 
 }  // namespace quantloom::formats

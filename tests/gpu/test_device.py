@@ -87,8 +87,8 @@ def test_the_order_of_streams_is_kept() -> None:
         big = Tensor.empty(1 << 28, device="cuda").clone()
         last = copied.clone()
         with torch.cuda.stream(side):
-            taken = torch.from_dlpack(last) + 0
-        assert taken.min().item() == trial + 1
+            smallest = torch.from_dlpack(last).min().item()
+        assert smallest == trial + 1
         del big
 
 
@@ -168,7 +168,8 @@ def test_memory_statistics_cap_and_trim() -> None:
     assert cuda.memory().cached == 0
     cuda.set_memory_cap(cuda.memory().in_use + (20 << 20))
     try:
-        with pytest.raises(OutOfMemory, match=r"67108864 bytes asked, 20971520 free .* under a cap"):
+        wanted = r"67108864 bytes asked, 20971520 free .* under a cap"
+        with pytest.raises(OutOfMemory, match=wanted):
             Tensor.empty(64 << 20, "uint8", "cuda")
         Tensor.empty(16 << 20, "uint8", "cuda")
     finally:
@@ -279,7 +280,8 @@ class Bad:  # an array at an address that no memory has
 good = Tensor(np.zeros(4, np.float32), device='cuda')
 bad = Bad()
 try:
-    Tensor.from_dlpack(bad).dequantize('float16')
+    there = Tensor.from_dlpack(bad)
+    there.dequantize('float16')
     cuda.synchronize()
 except quantloom.DeviceError as error:
     print('first:', error)

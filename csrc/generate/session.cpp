@@ -229,11 +229,15 @@ void Session::prefill(const Checkpoint& checkpoint) {
     if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
     if (checkpoint) checkpoint();
   };
+  // One chunk waits behind the one that runs, so that a GPU never idles and a stop is never far.
+  std::uint64_t ticket = device_->operations->mark();
   std::int64_t count = 0;
   for (; position < length; position += count) {
     count = std::min(device_->workspace.tokens, length - position);
     run_chunk(position, count, stoppable);
     cached_.assign(g.prompt.begin(), g.prompt.begin() + position + count);
+    device_->operations->wait(ticket);
+    ticket = device_->operations->mark();
   }
   model::forward_head(*device_->operations, model_->network(), device_->workspace, count - 1, 1,
                       device_->logits());

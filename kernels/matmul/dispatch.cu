@@ -1,5 +1,7 @@
 #include <cuda_runtime.h>
 
+#include <mutex>
+
 #include "matmul/instance.cuh"
 
 namespace quantloom::kernels {
@@ -31,20 +33,21 @@ struct DeviceLimits {
 // Read once per device; attribute queries cost a microsecond each.
 bool device_limits(DeviceLimits& limits) {
   constexpr int most_devices = 64;
+  static std::mutex mutex;
   static DeviceLimits known[most_devices];
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device >= most_devices) return false;
-  if (known[device].processors == 0) {
-    DeviceLimits read;
+  const std::lock_guard lock(mutex);
+  DeviceLimits& read = known[device];
+  if (read.processors == 0) {
     if (cudaDeviceGetAttribute(&read.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                device) != cudaSuccess ||
         cudaDeviceGetAttribute(&read.processors, cudaDevAttrMultiProcessorCount, device) !=
             cudaSuccess) {
       return false;
     }
-    known[device] = read;
   }
-  limits = known[device];
+  limits = read;
   return true;
 }
 
@@ -140,7 +143,8 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   int strips = 0;
   StripList list = strip_list(arguments, strips);
   if (arguments.tokens == 1) {
-    return kernels->stream_one(list, arguments.x, strips, limits.processors, limits.shared_bytes,
+    return kernels->stream_one(list, arguments.x, strips, limits.processors,
+                               limits.shared_bytes,
                                arguments.overlap, stream);
   }
   for (std::int64_t token = 0; token < arguments.tokens; token += few_tokens) {

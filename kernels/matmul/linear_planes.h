@@ -24,7 +24,7 @@ struct ShiftedPlanes : LinearPlanes<F, low_bits, high_bits, 0, Span{0, 4, 1}> {
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const auto pair = *reinterpret_cast<const __half2*>(
         Base::template span<0>(piece, n, 4 * quad + t, row));
-    return {__low2float(pair), __high2float(pair)};
+    return {__low2float(pair) * Base::row_factor(row), __high2float(pair)};
   }
 };
 
@@ -53,7 +53,7 @@ struct KPlanes : LinearPlanes<F, 4, high_bits, 0, Span{0, 16, 1}> {
     } else {
       scale = (c & 15u) | ((a >> 2) & 48u), minimum = ((c >> 4) & 15u) | ((b >> 2) & 48u);
     }
-    return {d.x * static_cast<float>(static_cast<int>(scale)),
+    return {d.x * Base::row_factor(row) * static_cast<float>(static_cast<int>(scale)),
             -d.y * static_cast<float>(static_cast<int>(minimum))};
   }
 };
@@ -90,7 +90,7 @@ struct Planes<formats::Q2_K>
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const int packed = span<0>(piece, n, 0, row)[4 * quad + t];
     const auto d = *reinterpret_cast<const __half2*>(span<1>(piece, n, 0, row));
-    return {__low2float(d) * static_cast<float>(packed & 15),
+    return {__low2float(d) * row_factor(row) * static_cast<float>(packed & 15),
             -__high2float(d) * static_cast<float>(packed >> 4)};
   }
 };
@@ -100,7 +100,7 @@ template <>
 struct Planes<formats::TQ2_0> : LinearPlanes<formats::TQ2_0, 2, 0, 1, Span{64, 2, 1}> {
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int, int) {
     const float d = load_half(span<0>(piece, n, 0, row));
-    return {d, -d};
+    return {d * row_factor(row), -d};
   }
 };
 

@@ -65,6 +65,7 @@ struct PieceLayout {
   static constexpr int span_count = sizeof...(spans_);
   static constexpr Span spans[span_count] = {spans_...};
   static constexpr int group = F::group;
+  static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
   static constexpr int table_bytes = 0;  // shared memory for a codebook
   __device__ static void load_table(std::uint8_t*) {}
   static constexpr int block_groups = F::elements / 32;
@@ -101,7 +102,13 @@ struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
   static constexpr int low_position = is_signed ? 8 - bits : 0;
   static constexpr float factor = 1.0f / (1 << low_position);
   static constexpr int low_bytes = 64 * low_bits;  // per group
+  // Rows g + 8 of unsigned nibbles and pairs stay where they stand in the byte, which spares a shift; affine() takes
+  // the factor back.
+  static constexpr int row8_position = !is_signed && high_bits == 0 && low_bits < 8 ? low_bits : 0;
+  static constexpr float row8_factor = 1.0f / (1 << row8_position);
   static constexpr bool has_offset = F::has_offset || bias != 0;
+
+  __device__ static float row_factor(int row) { return row < 8 ? 1.0f : row8_factor; }
 
   template <int r>
   __device__ static std::uint32_t high_part(std::uint32_t w) {
@@ -124,15 +131,21 @@ struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
     } else if constexpr (low_bits == 4) {
       constexpr std::uint32_t mask = 0x0f0f0f0fu << low_position;
       const uint2 w = *reinterpret_cast<const uint2*>(piece + j * low_bytes + lane * 8);
+      constexpr int shift8 = low_position - 4 + row8_position;
       a[0] = shift_left<low_position>(w.x) & mask;
-      a[1] = shift_left<low_position - 4>(w.x) & mask;
+      a[1] = shift_left<shift8>(w.x) & (mask << row8_position);
       a[2] = shift_left<low_position>(w.y) & mask;
-      a[3] = shift_left<low_position - 4>(w.y) & mask;
+      a[3] = shift_left<shift8>(w.y) & (mask << row8_position);
     } else {
       static_assert(low_bits == 2);
       const std::uint32_t w = load_word(piece + j * low_bytes + lane * 4);
-      a[0] = low_part2<0>(w), a[1] = low_part2<1>(w), a[2] = low_part2<2>(w),
-      a[3] = low_part2<3>(w);
+      if constexpr (row8_position != 0) {
+        a[0] = w & 0x03030303u, a[1] = w & 0x0c0c0c0cu;
+        a[2] = (w >> 4) & 0x03030303u, a[3] = (w >> 4) & 0x0c0c0c0cu;
+      } else {
+        a[0] = low_part2<0>(w), a[1] = low_part2<1>(w), a[2] = low_part2<2>(w),
+        a[3] = low_part2<3>(w);
+      }
     }
     if constexpr (high_bits > 0) {
       const std::uint8_t* high = piece + n * low_bytes;
@@ -200,7 +213,8 @@ struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
     for (int i = 0; i < 8; ++i) {
       const int r = i / 4 * 2, shift = 8 * (i % 4);
       const auto byte = [&](int word) {
-        const auto b = static_cast<std::uint8_t>(a[word] >> shift);
+        const auto b = static_cast<std::uint8_t>(static_cast<std::uint8_t>(a[word] >> shift) >>
+                                                 (word & 1 ? row8_position : 0));
         const int value = is_signed ? static_cast<std::int8_t>(b) >> low_position : b - bias;
         return static_cast<std::int8_t>(value);
       };

@@ -154,7 +154,6 @@ __global__ void __launch_bounds__(512, 1)
   P::load_table(shared + layout.table);
   const int tail_groups = groups - (pieces - 1) * piece_groups;
   const auto groups_of = [&](int piece) { return piece + 1 == pieces ? tail_groups : piece_groups; };
-  __shared__ unsigned last_arrival;
   bool x_ready = false;
   float weight_scales[matmul_most_weights];
 #pragma unroll
@@ -173,13 +172,13 @@ __global__ void __launch_bounds__(512, 1)
     next += last - first;
     const int first_piece = slice * layout.slice_pieces;
     const int slice_pieces = min(layout.slice_pieces, pieces - first_piece);
-    PieceWalk fetch(list, slice_pieces, row_bytes, first, last, warp, warps);
-    PieceWalk use = fetch;
+    SlotWalk fetch(list, slice_pieces, P::piece_bytes, row_bytes * strip_rows,
+                   first_piece * P::piece_bytes, first, last, warp, warps);
+    SlotWalk use = fetch;
     const auto fetch_next = [&] {
       if (fetch.done()) return;
-      const int p = first_piece + fetch.piece();
-      ring.fetch(fetch.strip_start() + static_cast<std::int64_t>(p) * P::piece_bytes,
-                 groups_of(p) * (P::piece_bytes / piece_groups));
+      ring.fetch(fetch.at(),
+                 groups_of(first_piece + fetch.slot()) * (P::piece_bytes / piece_groups));
       fetch.next();
     };
     for (int i = 0; i < layout.stages; ++i) {
@@ -206,9 +205,9 @@ __global__ void __launch_bounds__(512, 1)
 
     for (int batch = first; batch < last; batch += layout.batch_units) {
       const int batch_end = min(batch + layout.batch_units, last);
-      float c[tiles][4] = {};
+      float c[tiles][2][4] = {};  // the two halves of a group apart: shorter chains
       while (!use.done() && use.strip() < batch_end) {
-        const int strip = use.strip(), p = use.piece();
+        const int strip = use.strip(), p = use.slot();
         const int n = groups_of(first_piece + p);
         const std::uint8_t* piece = ring.wait();
         stage_affine<P>(piece, n, lane, scale_of(find_strip(list, strip).weight), affine);
@@ -224,8 +223,8 @@ __global__ void __launch_bounds__(512, 1)
 #pragma unroll
           for (int tile = 0; tile < tiles; ++tile) {
             const uint4 b = x_piece[(j * padded_tokens + tile * 8) * 4 + lane];
-            multiply_half(c[tile], a_first, b.x, b.y);
-            multiply_half(c[tile], a_second, b.z, b.w);
+            multiply_half(c[tile][0], a_first, b.x, b.y);
+            multiply_half(c[tile][1], a_second, b.z, b.w);
           }
         }
         ring.release();
@@ -239,10 +238,11 @@ __global__ void __launch_bounds__(512, 1)
           for (int tile = 0; tile < tiles; ++tile) {
             const int column = tile * 8 + 2 * t;
             *reinterpret_cast<float2*>(to + g * padded_tokens + column) =
-                make_float2(c[tile][0], c[tile][1]);
+                make_float2(c[tile][0][0] + c[tile][1][0], c[tile][0][1] + c[tile][1][1]);
             *reinterpret_cast<float2*>(to + (g + 8) * padded_tokens + column) =
-                make_float2(c[tile][2], c[tile][3]);
-            c[tile][0] = c[tile][1] = c[tile][2] = c[tile][3] = 0;
+                make_float2(c[tile][0][2] + c[tile][1][2], c[tile][0][3] + c[tile][1][3]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) c[tile][0][i] = c[tile][1][i] = 0;
           }
         }
       }
@@ -271,37 +271,41 @@ __global__ void __launch_bounds__(512, 1)
           store_sum(list, find_strip(list, batch + s), e % strip_rows, e / strip_rows, total(s, e));
         }
       }
-      if (layout.slices > 1) {
-        for (int s = 0; s < (batch_end - batch) / unit; ++s) {
-          const int strip = batch + unit * s;
-          __threadfence();
-          __syncthreads();
-          if (threadIdx.x == 0) last_arrival = atomicAdd(layout.arrivals + strip, 1u);
-          __syncthreads();
-          if (last_arrival + 1 != static_cast<unsigned>(layout.slices)) continue;
-          __threadfence();
-          const auto sum_slices = [&](int which, int e) {
-            float sum = 0;
-            for (int i = 0; i < layout.slices; ++i) {
-              sum += __ldcg(layout.sums +
-                            (static_cast<std::int64_t>(i) * strips + which) * per_strip + e);
-            }
-            return sum;
-          };
-          for (int e = threadIdx.x; e < per_strip; e += blockDim.x) {
-            if (unit == 2) {
-              store_gated(list, strip >> 1, e % strip_rows, e / strip_rows, sum_slices(strip, e),
-                          sum_slices(strip + 1, e));
-            } else {
-              store_sum(list, find_strip(list, strip), e % strip_rows, e / strip_rows,
-                        sum_slices(strip, e));
-            }
-          }
-          if (threadIdx.x == 0) layout.arrivals[strip] = 0;
-        }
-      }
       __syncthreads();
     }
+    if (layout.slices == 1) continue;
+    // The block that completes a strip sums its slices.
+    const int count = (last - first) / unit;
+    const int per_strip = strip_rows * list.tokens;
+    __threadfence();
+    __syncthreads();
+    auto* complete = reinterpret_cast<std::uint8_t*>(partial);
+    for (int s = threadIdx.x; s < count; s += blockDim.x) {
+      const unsigned before = atomicAdd(layout.arrivals + first + unit * s, 1u);
+      complete[s] = before + 1 == static_cast<unsigned>(layout.slices);
+      if (complete[s]) layout.arrivals[first + unit * s] = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    const auto sum_slices = [&](int strip, int e) {
+      float sum = 0;
+      for (int i = 0; i < layout.slices; ++i) {
+        sum += __ldcg(layout.sums + (static_cast<std::int64_t>(i) * strips + strip) * per_strip + e);
+      }
+      return sum;
+    };
+    for (int i = threadIdx.x; i < count * per_strip; i += blockDim.x) {
+      const int s = i / per_strip, e = i % per_strip, strip = first + unit * s;
+      if (!complete[s]) continue;
+      if (unit == 2) {
+        store_gated(list, strip >> 1, e % strip_rows, e / strip_rows, sum_slices(strip, e),
+                    sum_slices(strip + 1, e));
+      } else {
+        store_sum(list, find_strip(list, strip), e % strip_rows, e / strip_rows,
+                  sum_slices(strip, e));
+      }
+    }
+    __syncthreads();
   }
 }
 
@@ -376,8 +380,9 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
   if (warps < 4 || (layout.slices > 1 && strips > few_most_strips)) return MatmulStatus::bad_shape;
   prepare_halves(x, list.columns, list.tokens, padded, halves, x_scales, overlap, stream);
   const auto kernel = padded == 8 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, layout.bytes) !=
-      cudaSuccess) {
+  // The same value in every call: threads with other shapes set it too.
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           shared_limit) != cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   const int units = strips * layout.slices / (list.epilogue == MatmulEpilogue::gate_up ? 2 : 1);

@@ -63,40 +63,56 @@ __device__ inline void store_gated(const StripList& list, int strip, int row_in_
       activate(gate, list.activation) * up;
 }
 
-// Walks the pieces w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division.
-class PieceWalk {
+// Walks the slots w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division. A slot is one
+// piece or a few neighbours.
+class SlotWalk {
  public:
-  __device__ PieceWalk(const StripList& list, int pieces, int row_bytes, int first, int last,
-                       int warp, int warps)
-      : list_(list), pieces_(pieces), strip_bytes_(row_bytes * strip_rows), last_(last),
-        warps_(warps), strip_(first), piece_(warp) {
-    wrap();
+  __device__ SlotWalk(const StripList& list, int slots, int slot_bytes, int strip_bytes, int start,
+                      int first, int last, int warp, int warps)
+      : list_(list), slots_(slots), strip_bytes_(strip_bytes), start_(start), last_(last),
+        warps_(warps), step_bytes_(warps * slot_bytes),
+        wrap_bytes_(strip_bytes - slots * slot_bytes), strip_(first), slot_(warp) {
     locate();
+    at_ += warp * slot_bytes;
+    wrap();
   }
   __device__ bool done() const { return strip_ >= last_; }
   __device__ int strip() const { return strip_; }
-  __device__ int piece() const { return piece_; }
-  __device__ const std::uint8_t* strip_start() const { return start_; }
+  __device__ int slot() const { return slot_; }
+  __device__ const std::uint8_t* at() const { return at_; }
   __device__ void next() {
-    piece_ += warps_;
-    if (piece_ >= pieces_) {
-      wrap();
-      locate();
-    }
+    slot_ += warps_;
+    at_ += step_bytes_;
+    wrap();
   }
 
  private:
   __device__ void wrap() {
-    while (piece_ >= pieces_) piece_ -= pieces_, ++strip_;
+    while (slot_ >= slots_) {
+      slot_ -= slots_;
+      at_ += wrap_bytes_;
+      if (++strip_ >= weight_end_ && strip_ < last_) {
+        const std::uint8_t* before = strip_start_;
+        const std::uint8_t* expected = before + static_cast<std::int64_t>(strip_ - located_) * strip_bytes_;
+        const std::int64_t inside = at_ - expected;
+        locate();
+        at_ += inside;
+      }
+    }
   }
+  // Sets at_ to the start of strip_'s part of the columns.
   __device__ void locate() {
-    if (done()) return;
     const Strip s = find_strip(list_, strip_);
-    start_ = list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_;
+    strip_start_ = list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_ + start_;
+    at_ = strip_start_;
+    located_ = strip_;
+    weight_end_ = list_.epilogue == MatmulEpilogue::gate_up ? strip_ + 1 : list_.first[s.weight + 1];
   }
   const StripList& list_;
-  int pieces_, strip_bytes_, last_, warps_, strip_, piece_;
-  const std::uint8_t* start_ = nullptr;
+  int slots_, strip_bytes_, start_, last_, warps_, step_bytes_, wrap_bytes_, strip_, slot_;
+  int located_ = 0, weight_end_ = 0;
+  const std::uint8_t* at_ = nullptr;
+  const std::uint8_t* strip_start_ = nullptr;
 };
 
 }  // namespace quantloom::kernels

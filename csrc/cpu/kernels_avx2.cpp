@@ -23,28 +23,48 @@
 #endif
 
 #include "cpu/attention.h"
+#include "cpu/matmul_avx2.h"
 #include "cpu/multiply_plain.h"
 #include "cpu/prepare.h"
 #include "cpu/simd_avx2.h"
+#include "cpu/unpack_avx2.h"
 #include "cpu/vector_ops.h"
 
 namespace quantloom::cpu {
 namespace {
 
 Form form(formats::Format format, std::int64_t /*tokens*/, ops::Precision /*precision*/) {
-  return is_float(format) ? Form::values : Form::words;
+  return is_float(format) ? Form::values : Form::planes;
 }
 
-void multiply(const ops::Weight& weight, const Activations& x, Form form,
-              ops::Precision /*precision*/, std::int64_t first_row, std::int64_t rows, float* out,
-              std::int64_t out_stride, void* /*scratch*/) {
+// Up to here a weight is unpacked in registers for every four tokens, above once for all of them.
+constexpr std::int64_t matvec_tokens = 8;
+
+template <class F>
+void multiply_planes(const ops::Weight& weight, const Activations& x, ops::Precision precision,
+                     std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride,
+                     void* scratch) {
+  const bool exact = precision == ops::Precision::exact;
+  if (x.tokens <= matvec_tokens) {
+    (exact ? matvecs_avx2<F, true> : matvecs_avx2<F, false>)(weight, x, first_row, rows, out,
+                                                             out_stride);
+  } else {
+    (exact ? matmul_avx2<F, true> : matmul_avx2<F, false>)(weight, x, first_row, rows, out,
+                                                           out_stride, scratch);
+  }
+}
+
+void multiply(const ops::Weight& weight, const Activations& x, Form form, ops::Precision precision,
+              std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride,
+              void* scratch) {
   if (form == Form::values) {
     return multiply_floats_dispatch<Avx2>(weight, x, first_row, rows, out, out_stride);
   }
   switch (weight.format) {
-#define QL_CASE(F)         \
-  case formats::F::format: \
-    return multiply_plain<formats::F>(weight, x, first_row, rows, out, out_stride);
+#define QL_CASE(F)                                                                             \
+  case formats::F::format:                                                                     \
+    return multiply_planes<formats::F>(weight, x, precision, first_row, rows, out, out_stride, \
+                                       scratch);
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
     default:

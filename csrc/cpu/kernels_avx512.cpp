@@ -13,7 +13,7 @@
 #include <limits>
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                    \
+#pragma clang attribute push(                                                         \
     __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), \
     apply_to = function)
 #else
@@ -33,25 +33,18 @@
 namespace quantloom::cpu {
 namespace {
 
-Form form(formats::Format format, std::int64_t /*tokens*/, ops::Precision /*precision*/) {
-  return is_float(format) ? Form::values : Form::words;
+// Without VNNI a product in 512 bits gains little over AVX2: it is bound by the same two steps.
+Form form(formats::Format format, std::int64_t tokens, ops::Precision precision) {
+  return avx2_kernels().form(format, tokens, precision);
 }
 
-void multiply(const ops::Weight& weight, const Activations& x, Form form,
-              ops::Precision /*precision*/, std::int64_t first_row, std::int64_t rows, float* out,
-              std::int64_t out_stride, void* /*scratch*/) {
+void multiply(const ops::Weight& weight, const Activations& x, Form form, ops::Precision precision,
+              std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride,
+              void* scratch) {
   if (form == Form::values) {
     return multiply_floats_dispatch<Avx512>(weight, x, first_row, rows, out, out_stride);
   }
-  switch (weight.format) {
-#define QL_CASE(F)         \
-  case formats::F::format: \
-    return multiply_plain<formats::F>(weight, x, first_row, rows, out, out_stride);
-    QL_QUANTIZED_FORMATS(QL_CASE)
-#undef QL_CASE
-    default:
-      return;
-  }
+  avx2_kernels().multiply(weight, x, form, precision, first_row, rows, out, out_stride, scratch);
 }
 
 }  // namespace

@@ -10,6 +10,10 @@
 namespace quantloom::cpu {
 namespace {
 
+// What is added to a format's quants to make them unsigned.
+template <class F>
+constexpr int zero_of = F::minimum_quant < 0 ? -F::minimum_quant : 0;
+
 // The integer view of up to `span` weights of one row: q, and scale and offset per 16.
 struct SpanView {
   alignas(64) std::int8_t q[span];

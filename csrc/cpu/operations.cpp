@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "cpu/instruction_set.h"
 #include "cpu/kernels.h"
 #include "cpu/products.h"
 #include "cpu/sample.h"
@@ -61,6 +62,14 @@ class CpuOperations final : public ops::Operations {
   void reserve(const ops::Limits& limits) override;
   std::vector<ops::Buffer> place(std::span<ops::Weight* const> weights,
                                  const ops::Progress& progress) override;
+  std::uint64_t placed_bytes(const ops::Weight& /*weight*/) const override { return 0; }
+  std::uint64_t reserved_bytes(const ops::Limits& /*limits*/) const override { return 0; }
+  std::uint64_t available_bytes() const override {
+    return std::numeric_limits<std::uint64_t>::max();
+  }
+  std::string kernel_name(const ops::Weight& weight) const override {
+    return weight.multiplied ? to_string(instruction_set()) : "decode rows";
+  }
 
   void embed(const ops::Weight& table, const std::int32_t* tokens, std::int64_t count, float scale,
              float* out) override;

@@ -52,6 +52,12 @@ bool prepare_fixed(Form form, ops::Precision precision, std::int64_t begin, std:
       alignas(64) std::int16_t q[activation_group] = {};
       float scale = 0;
       if (c < out.columns) poison = V::add(poison, prepare_group<V>(x + c, limit, q, scale));
+      if (exact) {
+        // A low byte of -128 has no negative: move it by one of 32639 steps.
+        for (std::int16_t& value : q) {
+          value = static_cast<std::int16_t>(value + ((value & 0xff) == 0x80 ? 1 : 0));
+        }
+      }
       std::int32_t halves[2] = {0, 0};
       for (int i = 0; i < sum_group; ++i) {
         halves[0] += q[i];

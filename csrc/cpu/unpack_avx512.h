@@ -15,10 +15,6 @@
 namespace quantloom::cpu {
 namespace {
 
-// What is added to a format's quants to make them unsigned.
-template <class F>
-constexpr int zero_of = F::minimum_quant < 0 ? -F::minimum_quant : 0;
-
 // Formats without an unpacking of their own go through the integer view.
 template <class F>
 struct Unpack512 {

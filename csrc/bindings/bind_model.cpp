@@ -76,10 +76,13 @@ void run_signal_handlers() {
 std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
                             const std::string& device, const std::string& precision,
                             const std::string& cache_type,
-                            std::optional<std::int64_t> context_length, std::optional<int> threads,
-                            bool check_weights, const py::object& progress) {
+                            std::optional<std::int64_t> context_length,
+                            std::optional<std::int64_t> gpu_layers, bool as_fit,
+                            std::optional<int> threads, bool check_weights,
+                            const py::object& progress) {
   const model::LoadOptions options{
       .device = device::parse_device(device),
+      .gpu_layers = {.count = gpu_layers, .as_fit = as_fit},
       .precision = value_of("precision", precision, precisions),
       .cache_type = value_of("cache_type", cache_type, cache_types),
       .context_length = context_length,
@@ -225,12 +228,13 @@ void bind_model(py::module_& m) {
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights on a device.")
       .def_static("load", &load, py::arg("file"), py::arg("device"), py::arg("precision"),
-                  py::arg("cache_type"), py::arg("context_length"), py::arg("threads"),
-                  py::arg("check_weights"), py::arg("progress"))
+                  py::arg("cache_type"), py::arg("context_length"), py::arg("gpu_layers"),
+                  py::arg("as_fit"), py::arg("threads"), py::arg("check_weights"),
+                  py::arg("progress"))
       .def_property_readonly("architecture",
                              [](const Model& m) { return m.description().architecture->name; })
-      .def_property_readonly("device",
-                             [](const Model& m) { return device::to_string(m.options().device); })
+      .def_property_readonly(
+          "device", [](const Model& m) { return device::to_string(m.stages().front().device); })
       .def_property_readonly(
           "precision", [](const Model& m) { return name_of(m.options().precision, precisions); })
       .def_property_readonly(
@@ -249,9 +253,20 @@ void bind_model(py::module_& m) {
           "cache_bytes",
           [](const Model& m) {
             return model::Cache::bytes_needed(m.hyperparameters(), m.options().cache_type,
-                                              m.context_length());
+                                              m.context_length(), m.hyperparameters().block_count);
           },
-          "Bytes of the KV cache of one session.");
+          "Bytes of the KV cache of one session.")
+      .def_property_readonly("gpu_layers", &Model::gpu_layers)
+      .def(
+          "tensors",
+          [](const Model& m) {
+            py::list list;
+            for (const model::PlacedTensor& t : m.tensors()) {
+              list.append(py::make_tuple(t.name, t.type, t.device, t.kernel, t.bytes));
+            }
+            return list;
+          },
+          "(name, type, device, kernel, bytes) of all that was placed");
 
   py::class_<Session, std::shared_ptr<Session>>(m, "Session", "One sequence on a model.")
       .def(py::init(

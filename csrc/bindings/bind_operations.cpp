@@ -75,7 +75,8 @@ class Runner {
   }
 
   // A matrix placed on the device as a model's would be.
-  const ops::Weight* weight(const Bytes& blocks, std::uint32_t format, std::int64_t columns) {
+  const ops::Weight* weight(const Bytes& blocks, std::uint32_t format, std::int64_t columns,
+                            bool multiplied = true) {
     const auto* info = quantloom::formats::type_info(format);
     if (info == nullptr || info->bytes == 0 || columns <= 0 || columns % info->elements != 0) {
       refuse("the columns are not whole blocks of a known format", "columns");
@@ -92,7 +93,9 @@ class Runner {
                .rows = blocks.nbytes() / row_bytes,
                .columns = columns,
                .blocks = blocks.data(),
-               .planes = nullptr};
+               .planes = nullptr,
+               .looked_up = true,
+               .multiplied = multiplied};
     for (ops::Buffer& buffer : operations_->place(std::span(&weight, 1), {})) {
       buffers_.push_back(std::move(buffer));
     }
@@ -173,8 +176,9 @@ Floats norm(Runner& r, const Floats& x, const Floats& weight, float epsilon) {
   return result;
 }
 
-Floats embed(Runner& r, const Matrix& table, const Integers& tokens, float scale) {
-  const ops::Weight* weight = r.weight(table.blocks, table.format, table.columns);
+// `multiplied`: the table is a head too, which a GPU keeps in another layout.
+Floats embed(Runner& r, const Matrix& table, const Integers& tokens, float scale, bool multiplied) {
+  const ops::Weight* weight = r.weight(table.blocks, table.format, table.columns, multiplied);
   float* out = r.output(static_cast<std::size_t>(tokens.size() * table.columns));
   r.operations().embed(*weight, r.upload(tokens), tokens.size(), scale, out);
   Floats result = r.fetch(out, {tokens.size(), table.columns});
@@ -422,7 +426,8 @@ void bind_operations(py::module_& m) {
       .def("reserve", &Runner::reserve, py::arg("tokens"), py::arg("width"), py::arg("context"),
            py::arg("heads"), py::arg("head_size"), py::arg("vocabulary"))
       .def("norm", &norm, py::arg("x"), py::arg("weight"), py::arg("epsilon"))
-      .def("embed", &embed, py::arg("table"), py::arg("tokens"), py::arg("scale"))
+      .def("embed", &embed, py::arg("table"), py::arg("tokens"), py::arg("scale"),
+           py::arg("multiplied"))
       .def("norm_project", &norm_project, py::arg("x"), py::arg("norm_weight"), py::arg("epsilon"),
            py::arg("matrices"))
       .def("project", &project, py::arg("x"), py::arg("matrix"))

@@ -1,5 +1,6 @@
 #include "cuda/operations.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string>
@@ -7,13 +8,15 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "cuda/place.h"
+#include "cuda/products.h"
 #include "cuda/replay.h"
 #include "dequantize/dequantize.h"
 #include "device/cuda_call.h"
 #include "device/memory.h"
 #include "device/runtime.h"
-#include "formats/types.h"
-#include "raw_matmul/raw_matmul.h"
+#include "gather_rows/gather_rows.h"
+#include "matmul/matmul.h"
 #include "sample/sample.h"
 #include "transformer/transformer.h"
 
@@ -62,7 +65,10 @@ kernels::Cache kernel_cache(const ops::CacheLayer& cache) {
 class CudaOperations final : public ops::Operations {
  public:
   CudaOperations(const device::Device& device, ops::Precision precision)
-      : device_(device), precision_(precision), stream_(device) {
+      : device_(device),
+        precision_(precision),
+        stream_(device),
+        products_(device, precision, stream_.get()) {
     marks_.reserve(mark_slots);
     for (std::size_t i = 0; i < mark_slots; ++i) {
       marks_.push_back(std::make_unique<device::Event>(device));
@@ -88,20 +94,24 @@ class CudaOperations final : public ops::Operations {
   void synchronize() override { device::synchronize(device_, stream_.get()); }
 
   void reserve(const ops::Limits& limits) override {
-    const auto floats = static_cast<std::size_t>(limits.tokens) *
-                        static_cast<std::size_t>(limits.width) * sizeof(float);
-    normed_ = allocate(floats, "normed activations");
-    scratch_ = allocate(floats, "activations between two kernels");
-    const auto attention = static_cast<std::size_t>(
-        kernels::attention_workspace_bytes(limits.head_size));
-    attention_ = allocate(attention, "attention workspace");
-    device::fill_zero(attention_.get(), device_, attention, stream_.get());
-    const auto sample =
-        static_cast<std::size_t>(kernels::sample_workspace_bytes(limits.vocabulary));
-    sample_ = allocate(sample, "sampler workspace");
-    device::fill_zero(sample_.get(), device_, sample, stream_.get());
-    limits_ = limits;
+    const Reserved bytes = reserved(limits);
+    normed_ = allocate(bytes.activations, "normed activations");
+    scratch_ = allocate(bytes.activations, "activations between two kernels");
+    attention_ = allocate_zeroed(bytes.attention, "attention workspace");
+    sample_ = allocate_zeroed(bytes.sample, "sampler workspace");
+    products_.set_workspace(allocate_zeroed(bytes.products, "matrix product workspace"),
+                            bytes.products);
     replay_.clear();
+  }
+  std::uint64_t reserved_bytes(const ops::Limits& limits) const override {
+    const Reserved bytes = reserved(limits);
+    return 2 * bytes.activations + bytes.attention + bytes.sample + bytes.products;
+  }
+  std::uint64_t available_bytes() const override {
+    const device::MemoryStatistics memory = device::memory_statistics(device_);
+    const std::uint64_t free = memory.free + memory.cached;
+    if (memory.cap == 0) return free;
+    return std::min<std::uint64_t>(free, memory.cap - std::min(memory.cap, memory.in_use));
   }
 
   ops::Buffer allocate_shared(std::size_t bytes, const char* what) override {
@@ -127,37 +137,47 @@ class CudaOperations final : public ops::Operations {
 
   std::vector<ops::Buffer> place(std::span<Weight* const> weights,
                                  const ops::Progress& progress) override {
-    std::uint64_t total = 0;
-    for (const Weight* weight : weights) total += weight_bytes(*weight);
-    std::vector<ops::Buffer> buffers;
-    std::uint64_t done = 0;
-    for (Weight* weight : weights) {
-      const std::uint64_t bytes = weight_bytes(*weight);
-      buffers.push_back(allocate(bytes, weight->name.c_str()));
-      write(buffers.back().get(), weight->blocks, bytes);
-      weight->blocks = buffers.back().get();
-      done += bytes;
-      if (progress) progress(done, total);
-    }
-    synchronize();
-    return buffers;
+    return {cuda::place(device_, stream_.get(), weights, progress)};
+  }
+  std::uint64_t placed_bytes(const Weight& weight) const override {
+    return cuda::placed_bytes(weight);
+  }
+  std::string kernel_name(const Weight& weight) const override {
+    if (weight.planes == nullptr) return weight.multiplied ? "raw blocks" : "embed";
+    kernels::MatmulArguments a;
+    a.format = weight.format;
+    a.columns = weight.columns;
+    a.tokens = 1;
+    a.weights[0].rows = weight.rows;
+    return kernels::matmul_kernel_name(a);
   }
 
   void embed(const Weight& table, const std::int32_t* tokens, std::int64_t count, float scale,
              float* out) override {
+    const void* blocks = table.blocks;
+    std::int64_t rows = table.rows;
+    if (blocks == nullptr) {
+      // The rows wanted come out of the planes first.
+      void* found = scratch_.get();
+      auto* numbers = static_cast<std::int32_t*>(normed_.get());
+      launch("gather_rows", {{"tokens", count}, {"columns", table.columns}}, [&] {
+        return kernels::gather_rows(table.format, table.planes, table.rows, table.columns, tokens,
+                                    count, found, numbers, stream_.get());
+      });
+      blocks = found;
+      rows = count;
+      tokens = numbers;
+    }
     launch("embed", {{"tokens", count}, {"columns", table.columns}}, [&] {
-      return kernels::embed(table.format, table.blocks, table.rows, table.columns, tokens, count,
-                            scale, out, stream_.get());
+      return kernels::embed(table.format, blocks, rows, table.columns, tokens, count, scale, out,
+                            stream_.get());
     });
   }
 
   void norm_project(const float* x, std::int64_t tokens, const ops::Norm& norm,
                     std::span<const ops::Projection> outputs) override {
-    const std::int64_t width = outputs.front().weight->columns;
-    this->norm(x, tokens, width, norm, scratch(normed_));
-    for (const ops::Projection& output : outputs) {
-      matmul(scratch(normed_), tokens, *output.weight, output.bias, false, output.out);
-    }
+    this->norm(x, tokens, outputs.front().weight->columns, norm, scratch(normed_));
+    products_.run(scratch(normed_), tokens, outputs, false);
   }
 
   void rope_store(const ops::RopeStore& a) override {
@@ -203,14 +223,18 @@ class CudaOperations final : public ops::Operations {
 
   void project_add(const float* x, std::int64_t tokens, const Weight& weight, const float* bias,
                    float* residual) override {
-    matmul(x, tokens, weight, bias, true, residual);
+    const ops::Projection output{.weight = &weight, .bias = bias, .out = residual};
+    products_.run(x, tokens, {&output, 1}, true);
   }
 
   void norm_gate_up(const float* x, std::int64_t tokens, const ops::Norm& norm, const Weight& gate,
                     const Weight& up, ops::Activation activation, float* out) override {
     this->norm(x, tokens, gate.columns, norm, scratch(normed_));
-    matmul(scratch(normed_), tokens, gate, nullptr, false, out);
-    matmul(scratch(normed_), tokens, up, nullptr, false, scratch(scratch_));
+    if (products_.run_gated(scratch(normed_), tokens, gate, up, activation, out)) return;
+    const std::array outputs{
+        ops::Projection{.weight = &gate, .bias = nullptr, .out = out},
+        ops::Projection{.weight = &up, .bias = nullptr, .out = scratch(scratch_)}};
+    products_.run(scratch(normed_), tokens, outputs, false);
     activate(out, scratch(scratch_), tokens * gate.rows, activation, out);
   }
 
@@ -228,10 +252,11 @@ class CudaOperations final : public ops::Operations {
   }
 
   void project(const float* x, std::int64_t tokens, const ops::Projection& output) override {
-    matmul(x, tokens, *output.weight, output.bias, false, output.out);
+    products_.run(x, tokens, {&output, 1}, false);
   }
   void add(const float* a, const float* b, std::int64_t count, float* out) override {
-    launch("add", {{"count", count}}, [&] { return kernels::add(a, b, count, out, stream_.get()); });
+    launch("add", {{"count", count}},
+           [&] { return kernels::add(a, b, count, out, stream_.get()); });
   }
   void activate(const float* gate, const float* up, std::int64_t count, ops::Activation activation,
                 float* out) override {
@@ -251,11 +276,24 @@ class CudaOperations final : public ops::Operations {
  private:
   static float* scratch(const ops::Buffer& buffer) { return static_cast<float*>(buffer.get()); }
 
-  static std::uint64_t weight_bytes(const Weight& weight) {
-    const formats::TypeInfo* info = formats::type_info(static_cast<std::uint32_t>(weight.format));
-    return static_cast<std::uint64_t>(weight.rows) *
-           static_cast<std::uint64_t>(weight.columns / info->elements) *
-           static_cast<std::uint64_t>(info->bytes);
+  struct Reserved {
+    std::size_t activations = 0;
+    std::size_t attention = 0;
+    std::size_t sample = 0;
+    std::size_t products = 0;
+  };
+  Reserved reserved(const ops::Limits& limits) const {
+    return {
+        .activations = static_cast<std::size_t>(limits.tokens) *
+                       static_cast<std::size_t>(limits.width) * sizeof(float),
+        .attention = static_cast<std::size_t>(kernels::attention_workspace_bytes(limits.head_size)),
+        .sample = static_cast<std::size_t>(kernels::sample_workspace_bytes(limits.vocabulary)),
+        .products = Products::workspace_bytes(limits, precision_)};
+  }
+  ops::Buffer allocate_zeroed(std::size_t bytes, const char* what) {
+    ops::Buffer buffer = allocate(bytes, what);
+    device::fill_zero(buffer.get(), device_, bytes, stream_.get());
+    return buffer;
   }
 
   template <class Function>
@@ -264,27 +302,10 @@ class CudaOperations final : public ops::Operations {
     device::launch_check(name, shapes, stream_.get(), function());
   }
 
-  void matmul(const float* x, std::int64_t tokens, const Weight& weight, const float* bias,
-              bool accumulate, float* out) {
-    launch(weight.name.c_str(),
-           {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}}, [&] {
-             return kernels::raw_matmul({.format = weight.format,
-                                         .blocks = weight.blocks,
-                                         .rows = weight.rows,
-                                         .columns = weight.columns,
-                                         .x = x,
-                                         .tokens = tokens,
-                                         .bias = bias,
-                                         .accumulate = accumulate,
-                                         .out = out},
-                                        stream_.get());
-           });
-  }
-
   device::Device device_;
   ops::Precision precision_;
   device::OwnedStream stream_;
-  ops::Limits limits_;
+  Products products_;
   ops::Buffer normed_;
   ops::Buffer scratch_;
   ops::Buffer attention_;

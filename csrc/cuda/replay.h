@@ -14,8 +14,8 @@ namespace quantloom::cuda {
 
 class Replay {
  public:
-  // The first call under a key runs as it is, so that modules are loaded; the second is recorded; from then on the
-  // recording runs. Errors: device.
+  // The first call under a key runs as it is, so that modules are loaded; the second is recorded;
+  // from then on the recording runs. Errors: device.
   void run(std::uint64_t key, device::Stream stream, const std::function<void()>& calls);
   void clear() { graphs_.clear(); }
 

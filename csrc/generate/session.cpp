@@ -1,5 +1,7 @@
 #include "generate/session.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -27,9 +29,8 @@ double seconds(Clock::duration duration) { return std::chrono::duration<double>(
 // The members' order matters: memory is freed before the operations that allocated it.
 struct Session::Device {
   Device(const model::Model& model, std::int64_t capacity, std::int64_t chunk)
-      : operations(model.make_operations(chunk)),
-        workspace(*operations, model.network(), chunk),
-        cache(*operations, model.hyperparameters(), model.options().cache_type, capacity),
+      : pipeline(model, capacity, chunk),
+        operations(&pipeline.operations()),
         logits_memory(operations->allocate(
             static_cast<std::size_t>(model.hyperparameters().vocabulary) * sizeof(float),
             "logits")),
@@ -41,9 +42,8 @@ struct Session::Device {
         results_memory(
             operations->allocate_shared(result_slots * sizeof(ops::Choice), "sampled tokens")) {}
 
-  std::unique_ptr<ops::Operations> operations;
-  model::Workspace workspace;
-  model::Cache cache;
+  Pipeline pipeline;
+  ops::Operations* operations;  // of its last stage
   ops::Buffer logits_memory;
   ops::Buffer state;
   ops::Buffer parameters_memory;
@@ -116,6 +116,11 @@ class Session::Use {
     for (;;) {
       if (session.closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
       if (session.mutex_.try_lock()) break;
+      if (session.inherited_use()) {
+        throw Error(ErrorKind::busy,
+                    "this session was in use by another thread when the process was forked; make a "
+                    "new session in the child");
+      }
       if (session.computing_.load()) {
         throw Error(
             ErrorKind::busy,
@@ -123,6 +128,7 @@ class Session::Use {
       }
       std::this_thread::yield();
     }
+    session.user_process_.store(::getpid());
     session.user_.store(std::this_thread::get_id());
     session.computing_.store(computes);
     if (session.closed_.load()) {
@@ -138,6 +144,7 @@ class Session::Use {
   void release() {
     session_.computing_.store(false);
     session_.user_.store({});
+    session_.user_process_.store(0);
     session_.mutex_.unlock();
   }
 
@@ -149,7 +156,8 @@ Session::Session(std::shared_ptr<const model::Model> model,
     : model_(std::move(model)),
       capacity_(model_->context_length()),
       vocabulary_(model_->hyperparameters().vocabulary) {
-  const std::int64_t chunk = prefill_chunk.value_or(std::min(default_prefill_chunk, capacity_));
+  const std::int64_t chunk =
+      prefill_chunk.value_or(std::min(model::default_pass_tokens, capacity_));
   if (chunk < 1 or chunk > capacity_) {
     throw Error(
         ErrorKind::invalid_argument,
@@ -210,8 +218,7 @@ void Session::write_history(std::span<const std::int32_t> tokens, std::size_t fr
 void Session::run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint) {
   const auto first = static_cast<std::int32_t>(position);
   device_->operations->write(device_->first(), &first, sizeof first);
-  model::forward_layers(*device_->operations, model_->network(), device_->workspace,
-                        device_->cache.layers(), device_->history() + position,
+  device_->pipeline.run(device_->history() + position,
                         {.first = device_->first(), .count = count, .bound = position + count},
                         checkpoint);
 }
@@ -233,14 +240,13 @@ void Session::prefill(const Checkpoint& checkpoint) {
   std::uint64_t ticket = device_->operations->mark();
   std::int64_t count = 0;
   for (; position < length; position += count) {
-    count = std::min(device_->workspace.tokens, length - position);
+    count = std::min(device_->pipeline.tokens(), length - position);
     run_chunk(position, count, stoppable);
     cached_.assign(g.prompt.begin(), g.prompt.begin() + position + count);
     device_->operations->wait(ticket);
     ticket = device_->operations->mark();
   }
-  model::forward_head(*device_->operations, model_->network(), device_->workspace, count - 1, 1,
-                      device_->logits());
+  device_->pipeline.head(count - 1, 1, device_->logits());
   sample(count);
   g.tickets[0] = device_->operations->mark();
   g.scheduled = 1;
@@ -277,11 +283,9 @@ void Session::schedule_step() {
                             (g.greedy() ? std::uint64_t{1} << 7 : 0) |
                             static_cast<std::uint64_t>(g.options.sampler.log_probabilities + 1);
   device_->operations->replay(key, [&] {
-    model::forward_layers(*device_->operations, model_->network(), device_->workspace,
-                          device_->cache.layers(), device_->token(),
-                          {.first = device_->first(), .count = 1, .bound = bound}, {});
-    model::forward_head(*device_->operations, model_->network(), device_->workspace, 0, 1,
-                        device_->logits());
+    device_->pipeline.run(device_->token(), {.first = device_->first(), .count = 1, .bound = bound},
+                          {});
+    device_->pipeline.head(0, 1, device_->logits());
     sample(1);
   });
   g.tickets[g.scheduled % result_slots] = device_->operations->mark();
@@ -385,13 +389,12 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   std::vector<float> host(static_cast<std::size_t>(std::min(logits_rows, length)) * width);
   std::int64_t count = 0;
   for (std::int64_t position = 0; position < length; position += count) {
-    count = std::min(device_->workspace.tokens, length - position);
+    count = std::min(device_->pipeline.tokens(), length - position);
     run_chunk(position, count, checkpoint);
     for (std::int64_t row = 0; row < count; row += logits_rows) {
       if (checkpoint) checkpoint();
       const std::int64_t rows = std::min(logits_rows, count - row);
-      model::forward_head(operations, model_->network(), device_->workspace, row, rows,
-                          device_logits);
+      device_->pipeline.head(row, rows, device_logits);
       operations.read(host.data(), device_logits,
                       static_cast<std::size_t>(rows) * width * sizeof(float));
       sink(position + row, rows, host.data());
@@ -411,9 +414,19 @@ std::vector<std::int32_t> Session::tokens() {
   return cached_;
 }
 
+// A thread of the parent process was inside when this process was forked, and is not here.
+bool Session::inherited_use() const {
+  const int process = user_process_.load();
+  return process != 0 and process != ::getpid();
+}
+
 void Session::close() {
   if (user_.load() == std::this_thread::get_id()) {
     throw Error(ErrorKind::busy, "a session cannot be closed from within its own call");
+  }
+  if (inherited_use()) {  // the mutex will never be free here; the memory goes with the process
+    closed_.store(true);
+    return;
   }
   closed_.store(true);
   cancelled_.store(true);

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "generate/options.h"
-#include "model/cache.h"
+#include "generate/pipeline.h"
 #include "model/forward.h"
 #include "model/model.h"
 
@@ -34,9 +34,6 @@ struct Timings {
   double prefill_seconds = 0;  // until the first token was there
   double decode_seconds = 0;   // from the first token to the last
 };
-
-// Tokens of a prompt that one pass takes at most, where the caller does not say.
-inline constexpr std::int64_t default_prefill_chunk = 512;
 
 // Not for several threads: while one is inside a call, or a generation is open, others get
 // Error(busy). cancel() and close() may be called from any thread. After close(): Error(closed).
@@ -101,6 +98,7 @@ class Session {
   bool may_schedule() const;
   std::optional<ops::Choice> take_choice();
   void finish(FinishReason reason);
+  bool inherited_use() const;
 
   std::shared_ptr<const model::Model> model_;
   std::int64_t capacity_;
@@ -116,6 +114,7 @@ class Session {
   std::mutex mutex_;
   std::atomic<bool> computing_{false};  // the call that holds mutex_ is next() or logits()
   std::atomic<std::thread::id> user_{};
+  std::atomic<int> user_process_{0};  // of user_; 0: none
 };
 
 }  // namespace quantloom::generate

@@ -27,6 +27,7 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::uint64_t size() const { return size_; }
+  int descriptor() const { return descriptor_; }  // open as long as this object
 
   // A hint to the kernel about `bytes` (part of this mapping); whole pages around it are meant.
   void advise(std::span<const std::byte> bytes, Advice advice) const;

@@ -66,7 +66,7 @@ constexpr std::array integer_rules{
     IntegerRule{"attention.key_length", &H::key_length, optional, 1, 4096},
     IntegerRule{"attention.value_length", &H::value_length, optional, 1, 4096},
     IntegerRule{"attention.sliding_window", &H::sliding_window, optional, 0, 1 << 30},
-    IntegerRule{"vocab_size", &H::vocabulary, optional, 1, 1 << 24},
+    IntegerRule{"vocab_size", &H::vocabulary, optional, 1, largest_vocabulary},
     IntegerRule{"rope.dimension_count", &H::rope_dimensions, optional, 2, 4096},
     IntegerRule{"rope.scaling.original_context_length", &H::rope_original_context, optional, 1,
                 1 << 24},

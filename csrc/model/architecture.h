@@ -13,6 +13,9 @@
 
 namespace quantloom::model {
 
+// Token ids pass through 32-bit kernels; the largest vocabularies in use are near 2^18.
+inline constexpr std::int64_t largest_vocabulary = 1 << 24;
+
 enum class Presence { absent, optional, required };
 
 struct Architecture {

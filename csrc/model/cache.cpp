@@ -45,10 +45,10 @@ PlaneBytes plane_bytes(const Hyperparameters& h, ops::CacheType type, std::int64
 }  // namespace
 
 std::uint64_t Cache::bytes_needed(const Hyperparameters& h, ops::CacheType type,
-                                  std::int64_t capacity) {
+                                  std::int64_t capacity, std::int64_t layers) {
   const PlaneBytes plane = plane_bytes(h, type, capacity);
   const auto total =
-      try_multiply(2 * static_cast<std::uint64_t>(h.block_count), plane.values + plane.scales);
+      try_multiply(2 * static_cast<std::uint64_t>(layers), plane.values + plane.scales);
   if (not total) {
     throw Error(ErrorKind::out_of_memory, "the size of the KV cache passes 2^64 bytes");
   }
@@ -56,8 +56,8 @@ std::uint64_t Cache::bytes_needed(const Hyperparameters& h, ops::CacheType type,
 }
 
 Cache::Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheType type,
-             std::int64_t capacity)
-    : capacity_(capacity), bytes_(bytes_needed(h, type, capacity)) {
+             std::int64_t capacity, std::int64_t layers)
+    : capacity_(capacity), bytes_(bytes_needed(h, type, capacity, layers)) {
   const PlaneBytes plane = plane_bytes(h, type, capacity);
   memory_ = operations.allocate(bytes_, "KV cache");
   auto* next = static_cast<std::byte*>(memory_.get());
@@ -67,7 +67,7 @@ Cache::Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheTy
     next += bytes;
     return start;
   };
-  layers_.resize(static_cast<std::size_t>(h.block_count));
+  layers_.resize(static_cast<std::size_t>(layers));
   for (ops::CacheLayer& layer : layers_) {
     layer = {.type = type,
              .capacity = capacity,

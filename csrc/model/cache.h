@@ -1,4 +1,4 @@
-// The keys and values that one sequence has been through, for all layers.
+// The keys and values that one sequence has been through, for the layers of one device.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@ namespace quantloom::model {
 
 class Cache {
  public:
-  // Errors: model where the head size does not suit the type (q8_0 needs a multiple of 32);
-  // out_of_memory.
+  // Of `layers` layers. Errors: invalid_argument where the head size does not suit the type (q8_0
+  // needs a multiple of 32); out_of_memory.
   Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheType type,
-        std::int64_t capacity);
+        std::int64_t capacity, std::int64_t layers);
 
   std::span<const ops::CacheLayer> layers() const { return layers_; }
   std::int64_t capacity() const { return capacity_; }
@@ -23,7 +23,7 @@ class Cache {
 
   // Bytes that a cache of this kind takes, without making it.
   static std::uint64_t bytes_needed(const Hyperparameters& h, ops::CacheType type,
-                                    std::int64_t capacity);
+                                    std::int64_t capacity, std::int64_t layers);
 
  private:
   std::int64_t capacity_;

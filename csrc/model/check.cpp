@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -77,7 +78,19 @@ void check_finite(const loader::ModelFile& file, std::span<const gguf::TensorInf
   std::exception_ptr failure;
   {
     std::vector<std::jthread> workers;
-    for (int i = 0; i < threads; ++i) workers.emplace_back(work);
+    for (int i = 0; i < threads; ++i) {
+      try {
+        workers.emplace_back(work);
+      } catch (const std::system_error&) {  // fewer threads than asked for find the same
+        const std::lock_guard lock(mutex);
+        running -= static_cast<std::size_t>(threads - i);
+        break;
+      }
+    }
+    if (workers.empty()) {
+      ++running;
+      work();
+    }
     std::unique_lock lock(mutex);
     while (running > 0) {
       advanced.wait_for(lock, std::chrono::milliseconds(50));

@@ -32,7 +32,7 @@ void attention_block(ops::Operations& operations, const Network& network, Worksp
       .heads = static_cast<int>(h.head_count),
       .q_norm = norm_of(layer.query_norm, h),
       .k_norm = norm_of(layer.key_norm, h),
-      .rope = {.table = network.weights.rope_table,
+      .rope = {.table = layer.rope_table,
                .dimensions = static_cast<int>(h.rope_dimensions),
                .interleaved = network.description.architecture->interleaved_rope},
       .positions = positions,
@@ -108,14 +108,18 @@ Workspace::Workspace(ops::Operations& operations, const Network& network, std::i
   }
 }
 
+void forward_embed(ops::Operations& operations, const Network& network, Workspace& workspace,
+                   const std::int32_t* tokens, std::int64_t count) {
+  operations.embed(network.weights.token_embedding, tokens, count, 1.0f, workspace.residual);
+}
+
 void forward_layers(ops::Operations& operations, const Network& network, Workspace& workspace,
-                    std::span<const ops::CacheLayer> cache, const std::int32_t* tokens,
+                    const LayerRange& range, std::span<const ops::CacheLayer> cache,
                     const ops::Positions& positions, const Checkpoint& checkpoint) {
-  operations.embed(network.weights.token_embedding, tokens, positions.count, 1.0f,
-                   workspace.residual);
-  for (std::size_t i = 0; i < network.weights.layers.size(); ++i) {
-    const Layer& layer = network.weights.layers[i];
-    attention_block(operations, network, workspace, layer, cache[i], positions);
+  for (std::int64_t i = range.first; i < range.last; ++i) {
+    const Layer& layer = network.weights.layers[static_cast<std::size_t>(i)];
+    attention_block(operations, network, workspace, layer,
+                    cache[static_cast<std::size_t>(i - range.first)], positions);
     feed_forward_block(operations, network, workspace, layer, positions.count);
     if (checkpoint) checkpoint();
   }

@@ -37,11 +37,20 @@ struct Workspace {
 // Called between layers; may throw to stop. Must be empty inside Operations::replay().
 using Checkpoint = std::function<void()>;
 
-// Runs tokens [positions.count], in device memory, through all layers: their keys and values are in
-// the cache afterwards, their last hidden states in workspace.residual. The sequence of operation
-// calls depends on nothing but the arguments.
+// Layers first, ..., last - 1, which is what one device computes.
+struct LayerRange {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+};
+
+// Embeddings of tokens [count], in device memory, to workspace.residual.
+void forward_embed(ops::Operations& operations, const Network& network, Workspace& workspace,
+                   const std::int32_t* tokens, std::int64_t count);
+
+// Takes workspace.residual [positions.count, embedding] through a range of layers, whose caches
+// `cache` holds. The sequence of operation calls depends on nothing but the arguments.
 void forward_layers(ops::Operations& operations, const Network& network, Workspace& workspace,
-                    std::span<const ops::CacheLayer> cache, const std::int32_t* tokens,
+                    const LayerRange& range, std::span<const ops::CacheLayer> cache,
                     const ops::Positions& positions, const Checkpoint& checkpoint);
 
 // logits [rows, vocabulary] of hidden states [first_row, first_row + rows) of workspace.residual.

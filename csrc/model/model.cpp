@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "formats/decode.h"
+#include "formats/types.h"
 #include "model/backend.h"
 #include "model/cache.h"
 #include "model/check.h"
@@ -48,6 +50,12 @@ void check_rope_factors(const std::vector<float>& factors) {
   }
 }
 
+// Bytes of a vector of floats that starts on 256 bytes, as the next one shall.
+std::uint64_t padded_bytes(std::uint64_t floats) {
+  constexpr std::uint64_t alignment = 256;
+  return (floats * sizeof(float) + alignment - 1) / alignment * alignment;
+}
+
 }  // namespace
 
 std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file,
@@ -58,10 +66,25 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   model->description_ = describe(model->file_->file());
   const std::unique_ptr<Binding> binding = bind_tensors(*model->file_, model->description_);
   model->context_length_ = choose_context(model->hyperparameters(), options.context_length);
-  Cache::bytes_needed(model->hyperparameters(), options.cache_type, model->context_length_);
+  const Hyperparameters& h = model->hyperparameters();
+  Cache::bytes_needed(h, options.cache_type, model->context_length_, h.block_count);
   for (const gguf::TensorInfo* tensor : binding->tensors) model->weight_bytes_ += tensor->bytes;
 
-  model->operations_ = model::make_operations(options.device, options.precision);
+  std::unique_ptr<ops::Operations> gpu;
+  if (options.device.type != device::DeviceType::cpu) {
+    gpu = model::make_operations(options.device, options.precision);
+  }
+  const PlacementSizes sizes{
+      .cache_type = options.cache_type,
+      .context = model->context_length_,
+      .limits = model->limits(std::min(default_pass_tokens, model->context_length_))};
+  model->stages_ = choose_stages(gpu.get(), *binding, h, sizes, options.gpu_layers);
+  for (const Stage& stage : model->stages_) {
+    const bool on_gpu = stage.device.type != device::DeviceType::cpu;
+    model->operations_.push_back(on_gpu ? std::move(gpu)
+                                        : model::make_operations(stage.device, options.precision));
+  }
+
   const std::uint64_t passes = options.check_weights ? 2 : 1;
   const std::uint64_t total = passes * model->weight_bytes_;
   const auto report = [&](std::uint64_t before) -> ops::Progress {
@@ -73,12 +96,43 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   if (options.check_weights) {
     check_finite(*model->file_, binding->tensors, thread_count(), report(0));
   }
-  model->buffers_ =
-      model->operations_->place(binding->matrices, report((passes - 1) * model->weight_bytes_));
+  model->place_matrices(*binding, report((passes - 1) * model->weight_bytes_));
   model->upload_vectors(*binding);
+  model->list_tensors(*binding);
   model->file_->check_unchanged();
+  model->weights_ = std::move(binding->weights);
   if (progress) progress(total, total);
   return model;
+}
+
+std::size_t Model::stage_of(std::int64_t layer) const {
+  return stages_.size() == 1 or layer < stages_.front().layers.last ? 0 : 1;
+}
+
+std::int64_t Model::gpu_layers() const {
+  const Stage& front = stages_.front();
+  return front.device.type == device::DeviceType::cpu ? 0 : front.layers.last;
+}
+
+void Model::place_matrices(Binding& binding, const LoadProgress& progress) {
+  Weights& weights = binding.weights;
+  const bool split_tie = weights.tied and stages_.size() > 1;
+  if (split_tie) {
+    // The GPU looks rows up, the CPU multiplies from the mapped file: no second copy either.
+    weights.head = weights.token_embedding;
+    weights.token_embedding.multiplied = false;
+  }
+  std::vector<std::vector<ops::Weight*>> of_stage(stages_.size());
+  for (const MatrixBinding& matrix : binding.matrices) {
+    of_stage[stage_of(matrix.layer)].push_back(matrix.weight);
+  }
+  if (split_tie) of_stage.back().push_back(&weights.head);
+  for (std::size_t i = 0; i < stages_.size(); ++i) {
+    for (ops::Buffer& buffer : operations_[i]->place(of_stage[i], progress)) {
+      buffers_.push_back(std::move(buffer));
+    }
+  }
+  if (weights.tied and not split_tie) weights.head = weights.token_embedding;
 }
 
 void Model::upload_vectors(Binding& binding) {
@@ -89,36 +143,87 @@ void Model::upload_vectors(Binding& binding) {
     if (vector.field == &binding.weights.rope_factors) factors = vectors.back();
   }
   check_rope_factors(factors);
-  vectors.push_back(rope_table(hyperparameters(), factors, context_length_));
+  const std::vector<float> table = rope_table(hyperparameters(), factors, context_length_);
 
-  constexpr std::size_t alignment = 64;  // floats: every vector starts on 256 bytes
-  const auto padded = [](std::size_t size) {
-    return (size + alignment - 1) / alignment * alignment;
-  };
-  std::size_t total = 0;
-  for (const auto& vector : vectors) total += padded(vector.size());
-  buffers_.push_back(operations_->allocate(total * sizeof(float), "norms, biases and RoPE table"));
-  auto* next = static_cast<float*>(buffers_.back().get());
-  for (std::size_t i = 0; i < vectors.size(); ++i) {
-    operations_->write(next, vectors[i].data(), vectors[i].size() * sizeof(float));
-    (i < binding.vectors.size() ? *binding.vectors[i].field : binding.weights.rope_table) = next;
-    next += padded(vectors[i].size());
+  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+    const auto here = [&](std::size_t i) { return stage_of(binding.vectors[i].layer) == stage; };
+    std::uint64_t total = padded_bytes(table.size());
+    for (std::size_t i = 0; i < vectors.size(); ++i) {
+      if (here(i)) total += padded_bytes(vectors[i].size());
+    }
+    ops::Operations& operations = *operations_[stage];
+    buffers_.push_back(operations.allocate(total, "norms, biases and RoPE table"));
+    auto* next = static_cast<std::byte*>(buffers_.back().get());
+    const auto upload = [&](const std::vector<float>& values) {
+      operations.write(next, values.data(), values.size() * sizeof(float));
+      const auto* start = reinterpret_cast<const float*>(next);
+      next += padded_bytes(values.size());
+      return start;
+    };
+    for (std::size_t i = 0; i < vectors.size(); ++i) {
+      if (here(i)) *binding.vectors[i].field = upload(vectors[i]);
+    }
+    const float* angles = upload(table);
+    const LayerRange& range = stages_[stage].layers;
+    for (std::int64_t i = range.first; i < range.last; ++i) {
+      binding.weights.layers[static_cast<std::size_t>(i)].rope_table = angles;
+    }
+    operations.synchronize();
   }
-  operations_->synchronize();
-  if (binding.weights.tied) binding.weights.head = binding.weights.token_embedding;
-  weights_ = std::move(binding.weights);
 }
 
-std::unique_ptr<ops::Operations> Model::make_operations(std::int64_t tokens) const {
-  auto operations = model::make_operations(options_.device, options_.precision);
+void Model::list_tensors(const Binding& binding) {
+  const auto where = [&](std::int64_t layer) {
+    return device::to_string(stages_[stage_of(layer)].device);
+  };
+  const auto add = [&](const ops::Weight& weight, std::size_t stage) {
+    const formats::TypeInfo* type = formats::type_info(static_cast<std::uint32_t>(weight.format));
+    const ops::Operations& operations = *operations_[stage];
+    const std::uint64_t placed = operations.placed_bytes(weight);
+    const auto blocks = static_cast<std::uint64_t>(weight.rows * weight.columns) / type->elements;
+    tensors_.push_back({.name = weight.name,
+                        .type = type->name,
+                        .device = device::to_string(stages_[stage].device),
+                        .kernel = operations.kernel_name(weight),
+                        .bytes = placed != 0 ? placed : blocks * type->bytes});
+  };
+  for (const MatrixBinding& matrix : binding.matrices) {
+    add(*matrix.weight, stage_of(matrix.layer));
+  }
+  if (binding.weights.tied and stages_.size() > 1) add(binding.weights.head, 1);
+  for (const VectorBinding& vector : binding.vectors) {
+    tensors_.push_back({.name = vector.tensor->name,
+                        .type = vector.tensor->type->name,
+                        .device = where(vector.layer),
+                        .kernel = "",
+                        .bytes = padded_bytes(vector.tensor->elements)});
+  }
+  const auto angles =
+      static_cast<std::uint64_t>(context_length_ * hyperparameters().rope_dimensions);
+  for (const Stage& stage : stages_) {
+    tensors_.push_back({.name = "(RoPE table)",
+                        .type = "F32",
+                        .device = device::to_string(stage.device),
+                        .kernel = "",
+                        .bytes = padded_bytes(angles)});
+  }
+}
+
+ops::Limits Model::limits(std::int64_t tokens) const {
   const Hyperparameters& h = hyperparameters();
-  operations->reserve(
-      {.tokens = tokens,
-       .width = std::max({h.embedding_length, h.head_count * h.key_length, h.feed_forward_length}),
-       .context = context_length_,
-       .heads = static_cast<int>(h.head_count),
-       .head_size = static_cast<int>(h.key_length),
-       .vocabulary = h.vocabulary});
+  return {
+      .tokens = tokens,
+      .width = std::max({h.embedding_length, h.head_count * h.key_length, h.feed_forward_length}),
+      .context = context_length_,
+      .heads = static_cast<int>(h.head_count),
+      .head_size = static_cast<int>(h.key_length),
+      .vocabulary = h.vocabulary};
+}
+
+std::unique_ptr<ops::Operations> Model::make_operations(const Stage& stage,
+                                                        std::int64_t tokens) const {
+  auto operations = model::make_operations(stage.device, options_.precision);
+  operations->reserve(limits(tokens));
   return operations;
 }
 

@@ -5,12 +5,14 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "device/device.h"
 #include "loader/model_file.h"
 #include "model/architecture.h"
 #include "model/forward.h"
+#include "model/placement.h"
 #include "model/weights.h"
 #include "ops/operations.h"
 
@@ -20,8 +22,12 @@ namespace quantloom::model {
 // trained for 131,072 does not take tens of GB of cache unasked.
 inline constexpr std::int64_t default_context_length = 8192;
 
+// Tokens of a prompt that one pass takes at most, where the caller does not say.
+inline constexpr std::int64_t default_pass_tokens = 512;
+
 struct LoadOptions {
   device::Device device;
+  GpuLayers gpu_layers;  // of `device`, where it is a GPU; the CPU has the rest
   ops::Precision precision = ops::Precision::exact;
   ops::CacheType cache_type = ops::CacheType::f16;
   std::optional<std::int64_t> context_length;  // 1 to the model's own
@@ -31,6 +37,15 @@ struct LoadOptions {
 // Bytes done and in all; called often, also without progress; may throw to stop the load, which
 // then leaves nothing behind.
 using LoadProgress = ops::Progress;
+
+// Where one tensor ended up, for people.
+struct PlacedTensor {
+  std::string name;
+  std::string type;
+  std::string device;
+  std::string kernel;       // that multiplies one token by it, or looks up its rows; "" for vectors
+  std::uint64_t bytes = 0;  // of the device's memory, or of the mapped file
+};
 
 class Model {
  public:
@@ -47,21 +62,33 @@ class Model {
   std::int64_t context_length() const { return context_length_; }
   std::uint64_t weight_bytes() const { return weight_bytes_; }  // of all tensors it reads
 
+  const std::vector<Stage>& stages() const { return stages_; }
+  std::int64_t gpu_layers() const;
+  // In the order of the file's table, then what quantloom adds (the RoPE table).
+  const std::vector<PlacedTensor>& tensors() const { return tensors_; }
+
   // A stream of work of its own, for one session, with room for `tokens` per pass.
-  std::unique_ptr<ops::Operations> make_operations(std::int64_t tokens) const;
+  std::unique_ptr<ops::Operations> make_operations(const Stage& stage, std::int64_t tokens) const;
 
  private:
   Model() = default;
 
+  ops::Limits limits(std::int64_t tokens) const;
+  std::size_t stage_of(std::int64_t layer) const;
+  void place_matrices(Binding& binding, const LoadProgress& progress);
   void upload_vectors(Binding& binding);
+  void list_tensors(const Binding& binding);
 
   std::shared_ptr<const loader::ModelFile> file_;
   LoadOptions options_;
   Description description_;
   std::int64_t context_length_ = 0;
   std::uint64_t weight_bytes_ = 0;
-  std::unique_ptr<ops::Operations> operations_;  // placed the weights; outlives their buffers
+  std::vector<Stage> stages_;
+  // One for each stage: placed the weights, and outlives their buffers.
+  std::vector<std::unique_ptr<ops::Operations>> operations_;
   std::vector<ops::Buffer> buffers_;
+  std::vector<PlacedTensor> tensors_;
   Weights weights_;
 };
 

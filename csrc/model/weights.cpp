@@ -107,7 +107,8 @@ class Binder {
       : file_(file), description_(description), binding_(binding) {}
 
   template <typename Owner>
-  void matrix(const std::string& prefix, const MatrixRule<Owner>& rule, Owner& owner) {
+  void matrix(const std::string& prefix, const MatrixRule<Owner>& rule, Owner& owner,
+              std::int64_t layer) {
     const gguf::TensorInfo& tensor =
         take(prefix + rule.name, {length(rule.columns), length(rule.rows)});
     ops::Weight& weight = owner.*rule.field;
@@ -115,19 +116,22 @@ class Binder {
               .format = static_cast<formats::Format>(tensor.type->id),
               .rows = narrow_to_int32(length(rule.rows), tensor.name + " rows"),
               .columns = narrow_to_int32(length(rule.columns), tensor.name + " columns"),
-              .blocks = file_.tensor_bytes(tensor).data()};
-    binding_.matrices.push_back(&weight);
+              .blocks = file_.tensor_bytes(tensor).data(),
+              .file = file_.shards()[tensor.shard].descriptor(),
+              .file_offset = tensor.offset};
+    binding_.matrices.push_back({&weight, layer});
   }
 
   template <typename Owner>
-  void vector(const std::string& prefix, const VectorRule<Owner>& rule, Owner& owner) {
+  void vector(const std::string& prefix, const VectorRule<Owner>& rule, Owner& owner,
+              std::int64_t layer) {
     const std::string name = prefix + rule.name;
     const Presence presence =
         rule.part == nullptr ? required : description_.architecture->*rule.part;
     if (presence == absent) return;
     if (presence == optional and not has(name)) return;
     const gguf::TensorInfo& tensor = take(name, {length(rule.length)});
-    binding_.vectors.push_back({&tensor, &(owner.*rule.field)});
+    binding_.vectors.push_back({&tensor, &(owner.*rule.field), layer});
   }
 
   bool has(const std::string& name) const { return file_.file().tensor(name) != nullptr; }
@@ -185,6 +189,12 @@ std::int64_t vocabulary_of(const gguf::File& file, const Architecture& architect
                     " says " + std::to_string(count) + " tokens",
                 table.name);
   };
+  if (rows < 1 or rows > largest_vocabulary) {
+    throw Error(ErrorKind::model,
+                "tensor '" + table.name + "' has " + std::to_string(rows) + " rows, outside 1 to " +
+                    std::to_string(largest_vocabulary),
+                table.name, std::nullopt, largest_vocabulary);
+  }
   if (stated != 0) check(stated, std::string("'") + architecture.name + ".vocab_size'");
   if (const auto tokens = file.find<gguf::Array>("tokenizer.ggml.tokens")) {
     check(static_cast<std::int64_t>(tokens->size()), "'tokenizer.ggml.tokens'");
@@ -201,19 +211,20 @@ std::unique_ptr<Binding> bind_tensors(const loader::ModelFile& file, Description
   auto binding = std::make_unique<Binding>();
   Weights& weights = binding->weights;
   Binder binder(file, description, *binding);
-  binder.matrix("", token_embedding_rule, weights);
+  binder.matrix("", token_embedding_rule, weights, -1);
   weights.layers.resize(static_cast<std::size_t>(h.block_count));
   for (std::size_t i = 0; i < weights.layers.size(); ++i) {
     const std::string prefix = "blk." + std::to_string(i) + ".";
-    for (const auto& rule : layer_matrices) binder.matrix(prefix, rule, weights.layers[i]);
-    for (const auto& rule : layer_vectors) binder.vector(prefix, rule, weights.layers[i]);
+    const auto layer = static_cast<std::int64_t>(i);
+    for (const auto& rule : layer_matrices) binder.matrix(prefix, rule, weights.layers[i], layer);
+    for (const auto& rule : layer_vectors) binder.vector(prefix, rule, weights.layers[i], layer);
   }
-  binder.vector("", output_norm_rule, weights);
+  binder.vector("", output_norm_rule, weights, h.block_count);
   weights.tied = not binder.has(head_rule.name);
   weights.token_embedding.looked_up = true;
   weights.token_embedding.multiplied = weights.tied;
-  if (not weights.tied) binder.matrix("", head_rule, weights);
-  if (binder.has(rope_factors_rule.name)) binder.vector("", rope_factors_rule, weights);
+  if (not weights.tied) binder.matrix("", head_rule, weights, h.block_count);
+  if (binder.has(rope_factors_rule.name)) binder.vector("", rope_factors_rule, weights, -1);
   binder.require_all_taken();
   return binding;
 }

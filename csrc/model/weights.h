@@ -1,5 +1,5 @@
 // A model's weights: every tensor with its shape. Matrices stay in their GGUF blocks; norms and
-// biases are float32. All pointers are memory of the model's device.
+// biases are float32. All pointers are memory of the device that computes with them.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,7 @@ struct Layer {
   const float* gate_bias = nullptr;          // [feed_forward], or null
   const float* up_bias = nullptr;            // [feed_forward], or null
   const float* down_bias = nullptr;          // [embedding], or null
+  const float* rope_table = nullptr;         // [context, rope_dimensions / 2, 2], of all layers
 };
 
 struct Weights {
@@ -40,20 +41,27 @@ struct Weights {
   ops::Weight head;                     // [vocabulary, embedding]
   bool tied = false;                    // head is token_embedding
   const float* rope_factors = nullptr;  // [rope_dimensions / 2], or null
-  const float* rope_table = nullptr;    // [context, rope_dimensions / 2, 2]
+};
+
+// A matrix of Weights, and the layer that it belongs to: -1 before the first, block_count after the
+// last.
+struct MatrixBinding {
+  ops::Weight* weight = nullptr;
+  std::int64_t layer = 0;
 };
 
 // A float32 vector in the file that a pointer of Weights shall show.
 struct VectorBinding {
   const gguf::TensorInfo* tensor = nullptr;
   const float** field = nullptr;
+  std::int64_t layer = 0;
 };
 
 // The tensors of a file, matched to the fields of `weights`.
 struct Binding {
   Weights weights;
   std::vector<const gguf::TensorInfo*> tensors;  // all that the model reads
-  std::vector<ops::Weight*> matrices;            // into weights; a tied head only once
+  std::vector<MatrixBinding> matrices;           // into weights; a tied head only once
   std::vector<VectorBinding> vectors;            // into weights
 };
 

@@ -35,6 +35,8 @@ struct Weight {
   std::int64_t columns = 0;
   const void* blocks =
       nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
+  int file = -1;  // descriptor of the file that `blocks` are mapped from, before place(), or -1
+  std::uint64_t file_offset = 0;  // of the blocks
   const void* planes = nullptr;  // the same bits repacked for the GPU (kernels/); null on the CPU
   bool looked_up = false;        // embed() reads single rows of it
   bool multiplied = true;        // norm_project() and the like multiply by it
@@ -157,6 +159,14 @@ class Operations {
   // `blocks` or `planes`. The buffers own what was allocated. Errors: device naming tensor and type
   // where no kernel serves the type; out_of_memory.
   virtual std::vector<Buffer> place(std::span<Weight* const> weights, const Progress& progress) = 0;
+
+  // For the choice of what goes where: bytes of this device that place() takes for a weight (0
+  // where it stays in the mapped file), that reserve() takes, and that are free now.
+  virtual std::uint64_t placed_bytes(const Weight& weight) const = 0;
+  virtual std::uint64_t reserved_bytes(const Limits& limits) const = 0;
+  virtual std::uint64_t available_bytes() const = 0;
+  // Which kernel multiplies one token by a placed weight, or looks up its rows.
+  virtual std::string kernel_name(const Weight& weight) const = 0;
 
   // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the
   // caller.

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from quantloom import _quantloom, arguments
 from quantloom.errors import Closed, FileError, InvalidArgument, OutOfMemory, TokenizerError
+from quantloom.explain import Explanation, TensorPlace
 from quantloom.file import File
 from quantloom.file import open as open_file
 from quantloom.generation import GenerationKeywords, GenerationResult, Request
@@ -38,6 +39,7 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    gpu_layers: int | None = None,
     context_length: int | None = None,
     precision: str = "exact",
     cache_type: str = "f16",
@@ -51,8 +53,10 @@ def load(
     Args:
         path: the file, or any shard of a split one; None for the small model that comes with
             quantloom.
-        device: "cpu", "cuda", "cuda:N", or "auto": the first GPU where it can be used, the CPU
-            elsewhere; "auto" says in one line on stderr what it chose.
+        device: "cpu", "cuda", "cuda:N", or "auto": the first GPU where it can be used, with as
+            many layers as fit, the CPU elsewhere; "auto" says in one line on stderr what it chose.
+        gpu_layers: that the GPU computes, counted from the first; the CPU has the rest and the
+            head. By default all; with "auto" it is the most that are taken.
         context_length: tokens that a session holds, up to what the model was trained for; by
             default that, capped at 8192.
         precision: "exact" carries activations at 16 bits or more; "fast" may use 8.
@@ -68,9 +72,12 @@ def load(
         ModelError: it holds no model that quantloom runs; the message names the key or tensor.
         TokenizerError: its vocabulary is broken or of an unknown kind.
         DeviceError: the device is not there; the message says why.
-        OutOfMemory: the message says what was asked and what is free.
+        OutOfMemory: the message says what was asked and what is free; where layers do not fit the
+            GPU, also the largest `gpu_layers` that would.
         InvalidArgument: an argument is outside its range.
     """
+    if gpu_layers is not None:
+        gpu_layers = arguments.integer("gpu_layers", gpu_layers, 0)
     if threads is not None:
         threads = arguments.integer("threads", threads, 1, 1024)
     if context_length is not None:
@@ -82,6 +89,7 @@ def load(
             )
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
+    core: Any = None
     try:
         # The weights are read without the interpreter lock, so the vocabulary is built meanwhile.
         with ThreadPoolExecutor(1) as worker:
@@ -92,17 +100,29 @@ def load(
                 precision,
                 cache_type,
                 context_length,
+                gpu_layers,
+                device == "auto",
                 threads,
                 bool(check_weights),
                 progress,
             )
             model = Model(core, file, tokenizer.result())
     except BaseException:
+        core = None  # a notebook keeps the error, and with it this frame
         file.close()
         raise
     if reason and verbose:
-        print(f"quantloom: {file.path.name} on {chosen} ({reason})", file=sys.stderr)
+        print(f"quantloom: {file.path.name} {_where(model, chosen, reason)}", file=sys.stderr)
     return model
+
+
+def _where(model: Model, chosen: str, reason: str) -> str:
+    if model.gpu_layers in (0, model.block_count):
+        if model.device == chosen:
+            return f"on {chosen} ({reason})"
+        return f"on {model.device} (no layer fits the free memory of {chosen})"
+    layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
+    return f"with {layers}, the rest on the CPU"
 
 
 def bundled_model() -> Path:
@@ -131,7 +151,8 @@ class Model:
     Attributes:
         file: the open GGUF file, with its metadata and lazy tensors.
         tokenizer: of the file's vocabulary, or None where it has none.
-        device: "cpu" or "cuda:N".
+        device: "cpu" or "cuda:N"; of the first layer.
+        gpu_layers: layers that a GPU computes.
         precision, cache_type: as given to :func:`load`.
         architecture: such as "llama".
         context_length: tokens that a session holds.
@@ -148,6 +169,7 @@ class Model:
         self.file = file
         self.tokenizer = tokenizer
         self.device: str = core.device
+        self.gpu_layers: int = core.gpu_layers
         self.precision: str = core.precision
         self.cache_type: str = core.cache_type
         self.architecture: str = core.architecture
@@ -251,6 +273,20 @@ class Model:
         """Text of token ids, without control tokens."""
         ids = arguments.token_ids("tokens", tokens)
         return self._require_tokenizer().decode(ids.tolist())
+
+    def explain(self) -> Explanation:
+        """Every tensor with its type, device, kernel and bytes, and their sums; print it.
+
+        Raises:
+            Closed: the model was closed.
+        """
+        if self._core is None:
+            raise Closed(f"the model {self.path.name} is closed")
+        tensors = tuple(TensorPlace(*row) for row in self._core.tensors())
+        totals: dict[str, int] = {}
+        for tensor in tensors:
+            totals[tensor.device] = totals.get(tensor.device, 0) + tensor.bytes
+        return Explanation(tensors, totals, self.cache_bytes)
 
     def close(self) -> None:
         """Frees the weights and closes every session; they and the model raise Closed from then on.

@@ -194,4 +194,95 @@ def test_calls_of_a_prefill(model: quantloom.Model) -> None:
     assert made["host_to_device"] == 3
     assert made["device_to_host"] == made["device_to_device"] == 0
     assert made["allocations"] == made["frees"] == 0
-    assert made["synchronizations"] == 1
+    assert (
+        made["synchronizations"] == 2
+    )  # for the chunk before, so that a stop is near, and the token
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama tied", "qwen3 Q4_K"])
+def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
+    path = KINDS[kind].write(tmp_path)
+    tokens = tokens_for(40)
+    expected = reference(path).logits(tokens)
+    sampled = []
+    for layers in (0, 1, 2):
+        with quantloom.load(path, device="cuda", gpu_layers=layers, cache_type="f32") as model:
+            assert model.gpu_layers == layers
+            assert model.device == ("cuda:0" if layers else "cpu")
+            error = relative_error(model.logits(tokens), expected)
+            assert not error > BOUND, error
+            sampled.append(model.generate(tokens, max_new_tokens=60, ignore_eos=True).tokens)
+            devices = set(model.explain().totals)
+            assert devices == {"cpu"} if layers == 0 else "cuda:0" in devices
+    with pytest.raises(quantloom.InvalidArgument, match="gpu_layers is 3, outside 0 to 2"):
+        quantloom.load(path, device="cuda", gpu_layers=3)
+    rows = reference(path).logits(tokens + sampled[0])[len(tokens) - 1 : -1]
+    for choice in sampled[1:]:
+        for position, (token, wanted) in enumerate(zip(choice, sampled[0], strict=True)):
+            if token != wanted:  # allowed only where the two best lie closer than the bound
+                second, best = np.sort(rows[position])[-2:]
+                assert not best - second > BOUND * np.linalg.norm(rows[position])
+                break
+
+
+def test_only_activations_cross_in_a_split(path: Path) -> None:
+    with (
+        quantloom.load(path, device="cuda", gpu_layers=1) as model,
+        model.session() as session,
+        session.stream(tokens_for(20), max_new_tokens=200, ignore_eos=True) as stream,
+    ):
+        step = stream._session._core.next
+        for _ in range(10):
+            assert step(stream._generation, -1) is not None
+        before = _quantloom.cuda_counters()
+        for _ in range(50):
+            assert step(stream._generation, -1) is not None
+        made = calls(before)
+    # One token and its position up, one row of activations down.
+    assert (made["launches"], made["host_to_device"], made["device_to_host"]) == (50, 50, 50)
+    assert made["allocations"] == made["frees"] == made["device_to_device"] == 0
+
+
+def test_what_does_not_fit(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with quantloom.load(path, device="cuda") as model:
+        needed = model.explain().totals["cuda:0"]
+    gc.collect()
+    cuda.trim()
+    margin = 192 << 20  # that placement leaves for recorded steps and uploads
+    try:
+        for share in range(1, 120):
+            cuda.set_memory_cap(cuda.memory().in_use + margin + share * (1 << 20))
+            try:
+                with quantloom.load(path, device="cuda") as model:
+                    assert model.gpu_layers == model.block_count
+                break
+            except quantloom.OutOfMemory as error:
+                fits = error.limit
+                assert f"gpu_layers={fits} fits" in str(error) and " GB are free" in str(error)
+            with quantloom.load(path, device="auto") as model:
+                assert model.gpu_layers == fits
+                model.generate(tokens_for(20), max_new_tokens=5)
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1
+            assert (f"{fits} of 3 layers on cuda:0" if fits else "no layer fits") in said
+        assert 1 < share < 119
+    finally:
+        cuda.set_memory_cap(None)
+    assert needed > 0
+
+
+def test_explain_adds_up(shared_data: Path) -> None:
+    path = shared_data / "models" / "stories260K-pad256-q4_k_m.gguf"
+    gc.collect()
+    before = cuda.memory().in_use
+    with quantloom.load(path, device="cuda") as model:
+        explained = model.explain()
+        held = cuda.memory().in_use - before
+        names = [tensor.name for tensor in explained.tensors]
+        assert set(names) == {*model.file.tensors, "(RoPE table)"}
+        assert len(names) == len(set(names))
+        total = sum(tensor.bytes for tensor in explained.tensors)
+        assert explained.totals == {"cuda:0": total}
+        # The pool hands out whole size classes: below 1 MiB up to an eighth more.
+        assert total <= held <= 1.13 * total + 1024
+        assert str(explained).count("\n") == len(names) + 2

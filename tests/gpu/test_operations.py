@@ -19,6 +19,11 @@ def test_embed(format: str, columns: int) -> None:
     checks.check_embed(DEVICE, format, columns)
 
 
+@pytest.mark.parametrize("format", cases.QUANTIZED)
+def test_embed_random_bits(format: str) -> None:
+    checks.check_embed_random_bits(DEVICE, format)
+
+
 @pytest.mark.parametrize("tokens", cases.PROJECTION_TOKENS)
 @pytest.mark.parametrize("format", cases.PROJECTION_FORMATS)
 @pytest.mark.parametrize("precision", ["exact", "fast"])

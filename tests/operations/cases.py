@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantloom.formats import FORMATS
+
+QUANTIZED = [name for name, kind in FORMATS.items() if kind.state == "served" and kind.elements > 1]
 NORMS = [(1, 64), (3, 172), (5, 4096), (2, 8192), (2, 10240), (7, 33)]
-EMBEDS = [("F32", 36), ("F16", 64), ("Q4_0", 96), ("Q8_0", 32), ("Q4_K", 512), ("Q6_K", 256)]
+EMBEDS = [
+    ("F32", 36),
+    ("F16", 64),
+    ("Q4_0", 96),
+    ("Q5_1", 320),
+    ("Q8_0", 32),
+    ("Q2_K", 256),
+    ("Q4_K", 512),
+    ("Q6_K", 768),
+]
 PROJECTION_FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 PROJECTION_TOKENS = [1, 3, 9, 17, 65]
 ATTENTIONS: dict[str, dict[str, Any]] = {

@@ -70,10 +70,26 @@ def check_embed(device: str, format: str, columns: int) -> None:
     random = np.random.default_rng(columns)
     table, decoded, _ = matrix(random, 19, columns, format)
     tokens = np.array([3, 18, 0, 3, 7], np.int32)
-    out = runner(device).embed(table, tokens, 1.0)
-    np.testing.assert_array_equal(out, decoded[tokens].astype(np.float32))
-    scaled = runner(device).embed(table, tokens, 2.5)
-    assert error(scaled, 2.5 * decoded[tokens]) <= 1e-13
+    for is_head_too in (False, True):
+        out = runner(device).embed(table, tokens, 1.0, is_head_too)
+        np.testing.assert_array_equal(out, decoded[tokens].astype(np.float32))
+        scaled = runner(device).embed(table, tokens, 2.5, is_head_too)
+        assert error(scaled, 2.5 * decoded[tokens]) <= 1e-13
+
+
+def check_embed_random_bits(device: str, format: str) -> None:
+    """Bit for bit the decoder's values, whichever layout a device keeps the table in."""
+    kind = tensor_type(format)
+    columns = 5 * kind.elements
+    rows = 37
+    random = np.random.default_rng(kind.id)
+    blocks = random.integers(0, 256, rows * kind.row_bytes(columns), np.uint8)
+    decoded = reference.dequantize(blocks, format).reshape(rows, columns).astype(np.float32)
+    table = _quantloom.OperationMatrix(blocks, kind.id, columns, None)
+    tokens = random.integers(0, rows, 50).astype(np.int32)
+    for is_head_too in (False, True):
+        out = runner(device).embed(table, tokens, 1.0, is_head_too)
+        np.testing.assert_array_equal(out, decoded[tokens])
 
 
 def check_projections(device: str, precision: str, format: str, tokens: int) -> None:

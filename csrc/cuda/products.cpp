@@ -1,0 +1,172 @@
+#include "cuda/products.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "device/cuda_call.h"
+#include "formats/types.h"
+#include "matmul/matmul.h"
+#include "raw_matmul/raw_matmul.h"
+
+namespace quantloom::cuda {
+namespace {
+
+kernels::MatmulActivation matmul_activation(ops::Activation activation) {
+  switch (activation) {
+    case ops::Activation::silu:
+      return kernels::MatmulActivation::silu;
+    case ops::Activation::gelu:
+      return kernels::MatmulActivation::gelu;
+    case ops::Activation::gelu_tanh:
+      return kernels::MatmulActivation::gelu_tanh;
+  }
+  throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
+}
+
+kernels::MatmulPrecision matmul_precision(ops::Precision precision) {
+  return precision == ops::Precision::fast ? kernels::MatmulPrecision::fast
+                                           : kernels::MatmulPrecision::exact;
+}
+
+const char* reason(kernels::MatmulStatus status) {
+  switch (status) {
+    case kernels::MatmulStatus::unsupported_format:
+      return "no kernel serves this type";
+    case kernels::MatmulStatus::bad_shape:
+      return "no kernel serves this shape";
+    case kernels::MatmulStatus::small_workspace:
+      return "the call is larger than what was reserved";
+    case kernels::MatmulStatus::no_cublas:
+      return "this shape needs libcublasLt, which is not on this machine";
+    default:
+      return "the launch failed";
+  }
+}
+
+void check_matmul(kernels::MatmulStatus status, const ops::Weight& weight, std::int64_t tokens,
+                  device::Stream stream) {
+  if (status != kernels::MatmulStatus::done && status != kernels::MatmulStatus::cuda_error) {
+    const formats::TypeInfo* type = formats::type_info(static_cast<std::uint32_t>(weight.format));
+    throw Error(ErrorKind::device,
+                "the product of " + std::to_string(tokens) + " tokens with tensor '" + weight.name +
+                    "' (" + type->name + ", " + std::to_string(weight.rows) + " x " +
+                    std::to_string(weight.columns) + ") on the GPU: " + reason(status),
+                weight.name);
+  }
+  device::launch_check(weight.name.c_str(),
+                       {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},
+                       stream, cudaGetLastError());
+}
+
+}  // namespace
+
+std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision precision) {
+  std::size_t most = 0;
+  for (const formats::TypeInfo& type : formats::type_table()) {
+    if (type.state != formats::TypeState::served) continue;
+    // Regimes change at powers of two, so their last and first sizes are tried.
+    for (std::int64_t step = 1; step <= 2 * limits.tokens; step *= 2) {
+      for (const std::int64_t tokens : {step, step + 1}) {
+        kernels::MatmulArguments a;
+        a.format = static_cast<formats::Format>(type.id);
+        a.columns = (limits.width + 255) / 256 * 256;
+        a.tokens = std::min(tokens, limits.tokens);
+        a.precision = matmul_precision(precision);
+        a.weights[0].rows = std::max(limits.vocabulary, 2 * limits.width);
+        most = std::max(most, kernels::matmul_workspace_bytes(a));
+      }
+    }
+  }
+  return most;
+}
+
+void Products::set_workspace(ops::Buffer workspace, std::size_t bytes) {
+  workspace_ = std::move(workspace);
+  workspace_bytes_ = bytes;
+}
+
+void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
+                   bool accumulate) {
+  while (!outputs.empty()) {
+    const ops::Weight& first = *outputs.front().weight;
+    std::size_t together = 1;
+    if (first.planes == nullptr) {
+      from_blocks(x, tokens, outputs.front(), accumulate);
+    } else {
+      while (together < outputs.size() && together < kernels::matmul_most_weights &&
+             outputs[together].weight->planes != nullptr &&
+             outputs[together].weight->format == first.format) {
+        ++together;
+      }
+      from_planes(x, tokens, outputs.first(together), accumulate);
+    }
+    outputs = outputs.subspan(together);
+  }
+}
+
+void Products::from_planes(const float* x, std::int64_t tokens,
+                           std::span<const ops::Projection> outputs, bool accumulate) {
+  const ops::Weight& first = *outputs.front().weight;
+  kernels::MatmulArguments a;
+  a.format = first.format;
+  a.columns = first.columns;
+  a.tokens = tokens;
+  a.x = x;
+  a.weight_count = static_cast<int>(outputs.size());
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    a.weights[i] = {outputs[i].weight->planes, outputs[i].weight->rows, outputs[i].bias,
+                    outputs[i].out};
+  }
+  a.epilogue = accumulate ? kernels::MatmulEpilogue::add : kernels::MatmulEpilogue::store;
+  a.precision = matmul_precision(precision_);
+  a.workspace = workspace_.get();
+  a.workspace_bytes = workspace_bytes_;
+  a.overlap = true;
+  const device::CurrentDevice current(device_);
+  check_matmul(kernels::matmul(a, stream_), first, tokens, stream_);
+}
+
+bool Products::run_gated(const float* x, std::int64_t tokens, const ops::Weight& gate,
+                         const ops::Weight& up, ops::Activation activation, float* out) {
+  if (gate.planes == nullptr || up.planes == nullptr || gate.format != up.format) return false;
+  kernels::MatmulArguments a;
+  a.format = gate.format;
+  a.columns = gate.columns;
+  a.tokens = tokens;
+  a.x = x;
+  a.weight_count = 2;
+  a.weights[0] = {gate.planes, gate.rows, nullptr, out};
+  a.weights[1] = {up.planes, up.rows, nullptr, nullptr};
+  a.epilogue = kernels::MatmulEpilogue::gate_up;
+  a.activation = matmul_activation(activation);
+  a.precision = matmul_precision(precision_);
+  a.workspace = workspace_.get();
+  a.workspace_bytes = workspace_bytes_;
+  a.overlap = true;
+  const device::CurrentDevice current(device_);
+  check_matmul(kernels::matmul(a, stream_), gate, tokens, stream_);
+  return true;
+}
+
+void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
+                           bool accumulate) {
+  const ops::Weight& weight = *output.weight;
+  const device::CurrentDevice current(device_);
+  const cudaError_t status = kernels::raw_matmul({.format = weight.format,
+                                                  .blocks = weight.blocks,
+                                                  .rows = weight.rows,
+                                                  .columns = weight.columns,
+                                                  .x = x,
+                                                  .tokens = tokens,
+                                                  .bias = output.bias,
+                                                  .accumulate = accumulate,
+                                                  .out = output.out},
+                                                 stream_);
+  device::launch_check(weight.name.c_str(),
+                       {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},
+                       stream_, status);
+}
+
+}  // namespace quantloom::cuda

@@ -1,0 +1,42 @@
+// Matrix products on one GPU: from planes where a weight has them, from its raw blocks elsewhere.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "device/runtime.h"
+#include "ops/operations.h"
+
+namespace quantloom::cuda {
+
+class Products {
+ public:
+  Products(const device::Device& device, ops::Precision precision, device::Stream stream)
+      : device_(device), precision_(precision), stream_(stream) {}
+
+  // Bytes of workspace that any call within the limits needs.
+  static std::size_t workspace_bytes(const ops::Limits& limits, ops::Precision precision);
+  void set_workspace(ops::Buffer workspace, std::size_t bytes);
+
+  // x [tokens, columns], the same columns for all outputs; `accumulate` adds to what they hold.
+  void run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
+           bool accumulate);
+
+  // out = activation(x gate^T) * (x up^T); false where the two do not go into one call.
+  bool run_gated(const float* x, std::int64_t tokens, const ops::Weight& gate,
+                 const ops::Weight& up, ops::Activation activation, float* out);
+
+ private:
+  void from_planes(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
+                   bool accumulate);
+  void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
+                   bool accumulate);
+
+  device::Device device_;
+  ops::Precision precision_;
+  device::Stream stream_;
+  ops::Buffer workspace_;
+  std::size_t workspace_bytes_ = 0;
+};
+
+}  // namespace quantloom::cuda

@@ -8,7 +8,7 @@ import numpy.typing
 import os
 import typing
 import typing_extensions
-__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'quantize', 'sample', 'type_table']
+__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'quantize', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
 class GGUFFile:
     """
     A mapped and validated GGUF file; keys and tensors go by position.
@@ -146,7 +146,7 @@ class OperationRunner:
         ...
     def elementwise(self, name: str, a: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], b: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def embed(self, table: OperationMatrix, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], scale: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+    def embed(self, table: OperationMatrix, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], scale: typing.SupportsFloat | typing.SupportsIndex, multiplied: bool) -> numpy.typing.NDArray[numpy.float32]:
         ...
     def norm(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], weight: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], epsilon: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
         ...
@@ -169,8 +169,12 @@ class Model:
     Weights on a device.
     """
     @staticmethod
-    def load(file: GGUFFile, device: str, precision: str, cache_type: str, context_length: typing.SupportsInt | typing.SupportsIndex | None, threads: typing.SupportsInt | typing.SupportsIndex | None, check_weights: bool, progress: typing.Any) -> Model:
+    def load(file: GGUFFile, device: str, precision: str, cache_type: str, context_length: typing.SupportsInt | typing.SupportsIndex | None, gpu_layers: typing.SupportsInt | typing.SupportsIndex | None, as_fit: bool, threads: typing.SupportsInt | typing.SupportsIndex | None, check_weights: bool, progress: typing.Any) -> Model:
         ...
+    def tensors(self) -> list:
+        """
+        (name, type, device, kernel, bytes) of all that was placed
+        """
     @property
     def architecture(self) -> str:
         ...
@@ -193,6 +197,9 @@ class Model:
         ...
     @property
     def embedding_length(self) -> int:
+        ...
+    @property
+    def gpu_layers(self) -> int:
         ...
     @property
     def precision(self) -> str:
@@ -271,6 +278,18 @@ def dequantize(blocks: numpy.typing.NDArray[numpy.uint8], format: typing.Support
     """
 def fault_points_passed(point: str) -> int:
     ...
+def instruction_set() -> str:
+    """
+    The instruction set that models loaded from now on use on the CPU.
+    """
+def instruction_sets() -> list[str]:
+    """
+    The CPU instruction sets that this machine has kernels for, in ascending order.
+    """
+def matmul(x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], blocks: numpy.typing.NDArray[numpy.uint8], format: typing.SupportsInt | typing.SupportsIndex, precision: str = 'exact') -> numpy.typing.NDArray[numpy.float32]:
+    """
+    x [tokens, columns] times the transpose of the weights [rows, columns] whose blocks are in a contiguous uint8 array, on the CPU: float32 [tokens, rows].
+    """
 def quantize(values: numpy.typing.NDArray[numpy.float32], format: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.uint8]:
     """
     Blocks of the values in a contiguous float32 array, as a flat uint8 array.
@@ -278,6 +297,18 @@ def quantize(values: numpy.typing.NDArray[numpy.float32], format: typing.Support
 def sample(logits: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], history: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampler: dict) -> tuple:
     """
     One choice of the CPU's sampler from raw logits after the tokens of history: (token, log-probability, [(token, log-probability), ...]), for the tests of its definition.
+    """
+def set_instruction_set(name: str) -> None:
+    """
+    Choose one of instruction_sets(), or "auto" for the highest.
+    """
+def set_thread_count(threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Set the number of CPU threads; 0: one per core.
+    """
+def thread_count() -> int:
+    """
+    Threads that the CPU's operations use.
     """
 def type_table() -> list:
     """

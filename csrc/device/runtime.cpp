@@ -48,6 +48,7 @@ void order(const Device& device, Stream /*earlier*/, Stream /*later*/) { require
 
 OwnedStream::OwnedStream(const Device& device) : device_(device) { refuse(); }
 OwnedStream::~OwnedStream() = default;
+void OwnedStream::drain() noexcept {}
 
 Event::Event(const Device& device) : device_(device) { refuse(); }
 Event::~Event() = default;

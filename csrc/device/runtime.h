@@ -75,6 +75,7 @@ class OwnedStream {
   OwnedStream(const OwnedStream&) = delete;
   OwnedStream& operator=(const OwnedStream&) = delete;
   Stream get() const { return stream_; }
+  void drain() noexcept;  // waits for its work, for destructors: faults show at the next use
 
  private:
   Device device_;

@@ -319,6 +319,10 @@ OwnedStream::~OwnedStream() {
   cudaStreamDestroy(stream_);
 }
 
+void OwnedStream::drain() noexcept {
+  if (!forked_after_cuda() && !poisoned(device_.index)) cudaStreamSynchronize(stream_);
+}
+
 Event::Event(const Device& device) : device_(device) {
   require_usable(device);
   const CurrentDevice current(device);

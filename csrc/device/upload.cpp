@@ -100,7 +100,7 @@ class Upload {
       staged_ = staged_ || transfer.destination == nullptr;
     }
     const int cores = static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u));
-    int threads = options.threads > 0 ? options.threads : std::min(cores, 8);
+    int threads = options.threads > 0 ? options.threads : std::min(cores, 10);
     threads =
         static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), jobs_.size()));
     slots_.resize(2 * static_cast<std::size_t>(threads));
@@ -123,11 +123,8 @@ class Upload {
   ~Upload() {
     stop_.store(true);
     for (std::thread& thread : threads_) thread.join();
-    try {
-      synchronize(device_, copy_stream_.get());
-      synchronize(device_, work_stream_.get());
-    } catch (const Error&) {  // a fault: nothing runs on the device any more
-    }
+    copy_stream_.drain();
+    work_stream_.drain();
   }
 
   void run() {

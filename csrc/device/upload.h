@@ -42,7 +42,7 @@ struct Transfer {
 
 struct UploadOptions {
   std::size_t piece_bytes = std::size_t{2} << 20;
-  int threads = 0;  // that copy into pinned memory; 0: up to 8, as many as the machine has
+  int threads = 0;  // that fill pinned memory; 0: up to 10, as many as the machine has
   // Bytes done and in all, on the calling thread, about 20 times a second. Returning false, or
   // throwing, ends the upload.
   std::function<bool(std::uint64_t, std::uint64_t)> progress;

@@ -64,66 +64,78 @@ struct Unpack256 {
   }
 };
 
-// Formats of 32 weights a block: D::quants(block) and, where they have one, the offset.
-template <class D>
+// Eight floats, each twice.
+inline void put_twice(__m256 v, float* out) {
+  const __m256 low = _mm256_unpacklo_ps(v, v);
+  const __m256 high = _mm256_unpackhi_ps(v, v);
+  _mm256_store_ps(out, _mm256_permute2f128_ps(low, high, 0x20));
+  _mm256_store_ps(out + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+template <class Block>
+inline __m256 eight_halves(const Block* blocks, std::uint16_t Block::* half) {
+  alignas(16) std::uint16_t halves[8];
+  for (int i = 0; i < 8; ++i) halves[i] = blocks[i].*half;
+  return _mm256_cvtph_ps(load_16(halves));
+}
+
+// Formats of 32 weights a block, with D::quants(block); a shorter end of a row is filled up with
+// zeros.
+template <class D, class Block>
 struct UnpackBlocks {
-  template <class Block>
   static void load(const Block* blocks, std::int64_t columns, SpanView& view) {
-    const int present = columns < span ? static_cast<int>(columns / 32) : 8;
-    for (int b = 0; b < 8; ++b) {
-      if (b >= present) {
-        put(view, 32 * b, _mm256_setzero_si256());
-        view.scales[2 * b] = view.scales[2 * b + 1] = 0;
-        view.offsets[2 * b] = view.offsets[2 * b + 1] = 0;
-        continue;
-      }
-      put(view, 32 * b, D::quants(blocks[b]));
-      view.scales[2 * b] = view.scales[2 * b + 1] = D::scale(blocks[b]);
-      view.offsets[2 * b] = view.offsets[2 * b + 1] = D::offset(blocks[b]);
+    Block padded[8];
+    if (columns < span) {
+      std::memset(padded, 0, sizeof(padded));
+      std::memcpy(padded, blocks, static_cast<std::size_t>(columns / 32) * sizeof(Block));
+      blocks = padded;
     }
+    for (int b = 0; b < 8; ++b) put(view, 32 * b, D::quants(blocks[b]));
+    D::put_scales(blocks, view);
   }
-  template <class Block>
-  static float scale(const Block& block) {
-    return _cvtsh_ss(block.scale);
-  }
-  template <class Block>
-  static float offset(const Block& /*block*/) {
-    return 0;
+  static void put_scales(const Block* blocks, SpanView& view) {
+    put_twice(eight_halves(blocks, &Block::scale), view.scales);
   }
 };
 
 template <>
-struct Unpack256<formats::Q4_0> : UnpackBlocks<Unpack256<formats::Q4_0>> {
+struct Unpack256<formats::Q4_0> : UnpackBlocks<Unpack256<formats::Q4_0>, formats::Q4_0::Block> {
   static __m256i quants(const formats::Q4_0::Block& block) {
     return nibbles_in_order(block.quants);
   }
 };
 
 template <>
-struct Unpack256<formats::Q4_1> : UnpackBlocks<Unpack256<formats::Q4_1>> {
+struct Unpack256<formats::Q4_1> : UnpackBlocks<Unpack256<formats::Q4_1>, formats::Q4_1::Block> {
   static __m256i quants(const formats::Q4_1::Block& block) {
     return nibbles_in_order(block.quants);
   }
-  static float offset(const formats::Q4_1::Block& block) { return _cvtsh_ss(block.offset); }
+  static void put_scales(const formats::Q4_1::Block* blocks, SpanView& view) {
+    put_twice(eight_halves(blocks, &formats::Q4_1::Block::scale), view.scales);
+    put_twice(eight_halves(blocks, &formats::Q4_1::Block::offset), view.offsets);
+  }
 };
 
 template <>
-struct Unpack256<formats::Q5_0> : UnpackBlocks<Unpack256<formats::Q5_0>> {
+struct Unpack256<formats::Q5_0> : UnpackBlocks<Unpack256<formats::Q5_0>, formats::Q5_0::Block> {
   static __m256i quants(const formats::Q5_0::Block& block) {
     return _mm256_or_si256(nibbles_in_order(block.quants), fifth_bits(block.high_bits));
   }
 };
 
 template <>
-struct Unpack256<formats::Q5_1> : UnpackBlocks<Unpack256<formats::Q5_1>> {
+struct Unpack256<formats::Q5_1> : UnpackBlocks<Unpack256<formats::Q5_1>, formats::Q5_1::Block> {
   static __m256i quants(const formats::Q5_1::Block& block) {
     return _mm256_or_si256(nibbles_in_order(block.quants), fifth_bits(block.high_bits));
   }
-  static float offset(const formats::Q5_1::Block& block) { return _cvtsh_ss(block.offset); }
+  static void put_scales(const formats::Q5_1::Block* blocks, SpanView& view) {
+    put_twice(eight_halves(blocks, &formats::Q5_1::Block::scale), view.scales);
+    put_twice(eight_halves(blocks, &formats::Q5_1::Block::offset), view.offsets);
+  }
 };
 
 template <>
-struct Unpack256<formats::Q8_0> : UnpackBlocks<Unpack256<formats::Q8_0>> {
+struct Unpack256<formats::Q8_0> : UnpackBlocks<Unpack256<formats::Q8_0>, formats::Q8_0::Block> {
   static __m256i quants(const formats::Q8_0::Block& block) {
     return _mm256_xor_si256(load_32(block.quants), _mm256_set1_epi8(-128));
   }
@@ -142,19 +154,22 @@ inline __m256i codebook_256() {
 }
 
 template <>
-struct Unpack256<formats::IQ4_NL> : UnpackBlocks<Unpack256<formats::IQ4_NL>> {
+struct Unpack256<formats::IQ4_NL>
+    : UnpackBlocks<Unpack256<formats::IQ4_NL>, formats::IQ4_NL::Block> {
   static __m256i quants(const formats::IQ4_NL::Block& block) {
     return _mm256_shuffle_epi8(codebook_256<formats::IQ4_NL>(), nibbles_in_order(block.quants));
   }
 };
 
 template <>
-struct Unpack256<formats::MXFP4> : UnpackBlocks<Unpack256<formats::MXFP4>> {
+struct Unpack256<formats::MXFP4> : UnpackBlocks<Unpack256<formats::MXFP4>, formats::MXFP4::Block> {
   static __m256i quants(const formats::MXFP4::Block& block) {
     return _mm256_shuffle_epi8(codebook_256<formats::MXFP4>(), nibbles_in_order(block.quants));
   }
-  static float scale(const formats::MXFP4::Block& block) {
-    return formats::MXFP4::affine(block, 0).scale;
+  static void put_scales(const formats::MXFP4::Block* blocks, SpanView& view) {
+    for (int b = 0; b < 8; ++b) {
+      view.scales[2 * b] = view.scales[2 * b + 1] = formats::MXFP4::affine(blocks[b], 0).scale;
+    }
   }
 };
 

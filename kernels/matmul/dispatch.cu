@@ -3,12 +3,15 @@
 #include <mutex>
 
 #include "matmul/instance.cuh"
+#include "matmul/wide.h"
 
 namespace quantloom::kernels {
 
-#define QL_DECLARE(F) \
-  template <>         \
-  const FormatKernels& format_kernels<formats::F>();
+#define QL_DECLARE(F)                                \
+  template <>                                        \
+  const FormatKernels& format_kernels<formats::F>(); \
+  template <>                                        \
+  WideLaunch wide_kernel<formats::F>();
 QL_QUANTIZED_FORMATS(QL_DECLARE)
 #undef QL_DECLARE
 
@@ -25,7 +28,21 @@ const FormatKernels* find_kernels(formats::Format format) {
   }
 }
 
+#if defined(QUANTLOOM_HAS_SM90)
+WideLaunch find_wide(formats::Format format) {
+  switch (format) {
+#define QL_CASE(F)         \
+  case formats::F::format: \
+    return wide_kernel<formats::F>();
+    QL_QUANTIZED_FORMATS(QL_CASE)
+#undef QL_CASE
+    default: return nullptr;
+  }
+}
+#endif
+
 struct DeviceLimits {
+  int capability = 0;  // 90 is Hopper
   int processors = 0;
   int shared_bytes = 0;
 };
@@ -35,18 +52,21 @@ bool device_limits(DeviceLimits& limits) {
   constexpr int most_devices = 64;
   static std::mutex mutex;
   static DeviceLimits known[most_devices];
-  int device = 0;
+  int device = 0, major = 0, minor = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device >= most_devices) return false;
   const std::lock_guard lock(mutex);
   DeviceLimits& read = known[device];
   if (read.processors == 0) {
     if (cudaDeviceGetAttribute(&read.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
         cudaDeviceGetAttribute(&read.processors, cudaDevAttrMultiProcessorCount, device) !=
             cudaSuccess) {
       return false;
     }
   }
+  if (read.capability == 0) read.capability = 10 * major + minor;
   limits = read;
   return true;
 }
@@ -74,6 +94,24 @@ StripList strip_list(const MatmulArguments& arguments, int& strips) {
   list.epilogue = arguments.epilogue;
   list.activation = arguments.activation;
   return list;
+}
+
+int count_strips(const MatmulArguments& arguments) {
+  int strips = 0;
+  for (int i = 0; i < arguments.weight_count; ++i) {
+    strips += static_cast<int>((arguments.weights[i].rows + strip_rows - 1) / strip_rows);
+  }
+  return strips;
+}
+
+// Whether the Hopper kernel for many tokens serves this call.
+bool takes_wide(const MatmulArguments& arguments, const DeviceLimits& limits) {
+#if defined(QUANTLOOM_HAS_SM90)
+  return arguments.tokens > few_tokens && limits.capability == 90;
+#else
+  static_cast<void>(arguments), static_cast<void>(limits);
+  return false;
+#endif
 }
 
 }  // namespace
@@ -118,13 +156,15 @@ MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
 }
 
 std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
-  if (arguments.tokens == 1) return 0;
-  int strips = 0;
-  for (int i = 0; i < arguments.weight_count; ++i) {
-    strips += static_cast<int>((arguments.weights[i].rows + strip_rows - 1) / strip_rows);
+  DeviceLimits limits;
+  if (arguments.tokens == 1 || !device_limits(limits)) return 0;
+  const int strips = count_strips(arguments);
+  const int columns = static_cast<int>(arguments.columns);
+  if (takes_wide(arguments, limits)) {
+    return wide_plan(static_cast<int>(arguments.tokens), columns, strips, limits.processors).bytes;
   }
   const int tokens = static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
-  return few_workspace(tokens, static_cast<int>(arguments.columns), strips).bytes;
+  return few_workspace(tokens, columns, strips).bytes;
 }
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
@@ -147,6 +187,18 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
                                limits.shared_bytes,
                                arguments.overlap, stream);
   }
+#if defined(QUANTLOOM_HAS_SM90)
+  if (takes_wide(arguments, limits)) {
+    const WidePlan plan = wide_plan(list.tokens, list.columns, strips, limits.processors);
+    auto* base = static_cast<std::uint8_t*>(arguments.workspace);
+    const MatmulStatus status = prepare_image(
+        arguments.x, list.columns, list.tokens, plan.padded_tokens,
+        reinterpret_cast<__half*>(base + plan.x), reinterpret_cast<float*>(base + plan.scales),
+        arguments.overlap, stream);
+    if (status != MatmulStatus::done) return status;
+    return find_wide(arguments.format)(list, strips, plan, arguments.workspace, stream);
+  }
+#endif
   for (std::int64_t token = 0; token < arguments.tokens; token += few_tokens) {
     const std::int64_t left = arguments.tokens - token;
     list.tokens = static_cast<int>(left < few_tokens ? left : few_tokens);
@@ -162,7 +214,9 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 }
 
 const char* matmul_kernel_name(const MatmulArguments& arguments) {
-  return arguments.tokens == 1 ? "stream-1" : "stream-16";
+  if (arguments.tokens == 1) return "stream-1";
+  DeviceLimits limits;
+  return device_limits(limits) && takes_wide(arguments, limits) ? "wide" : "stream-16";
 }
 
 }  // namespace quantloom::kernels

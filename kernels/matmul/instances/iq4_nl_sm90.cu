@@ -1,0 +1,3 @@
+#include "matmul/wide_sm90.cuh"
+
+QL_WIDE_INSTANCE(IQ4_NL)

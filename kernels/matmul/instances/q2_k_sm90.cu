@@ -1,0 +1,3 @@
+#include "matmul/wide_sm90.cuh"
+
+QL_WIDE_INSTANCE(Q2_K)

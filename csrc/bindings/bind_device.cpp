@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/faults.h"
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "device/exchange.h"
 #include "device/memory.h"
 #include "device/runtime.h"
@@ -36,7 +37,7 @@ std::shared_ptr<device::Storage> host_storage(py::buffer_info info, std::byte* b
   const bool read_only = info.readonly;
   std::shared_ptr<void> owner(new py::buffer_info(std::move(info)), [](py::buffer_info* held) {
     if (Py_IsInitialized() == 0) return;
-    const py::gil_scoped_acquire acquire;
+    const quantloom::Locked acquire;
     delete held;
   });
   return device::wrap_storage({}, begin, bytes, std::move(owner), read_only);
@@ -235,18 +236,18 @@ void bind_device(py::module_& m) {
       .def("slice", &Tensor::slice, py::arg("first"), py::arg("count"), py::arg("step"))
       .def("row", &Tensor::row, py::arg("index"))
       .def("as_bytes", &Tensor::as_bytes)
-      .def("contiguous", &Tensor::contiguous, py::call_guard<py::gil_scoped_release>())
-      .def("clone", &Tensor::clone, py::call_guard<py::gil_scoped_release>())
+      .def("contiguous", &Tensor::contiguous, py::call_guard<quantloom::Unlocked>())
+      .def("clone", &Tensor::clone, py::call_guard<quantloom::Unlocked>())
       .def(
           "to",
           [](const Tensor& t, const std::string& on) { return t.to(device::parse_device(on)); },
-          py::arg("device"), py::call_guard<py::gil_scoped_release>())
+          py::arg("device"), py::call_guard<quantloom::Unlocked>())
       .def(
           "dequantize",
           [](const Tensor& t, const std::string& dtype, const Tensor* out) {
             return t.dequantize(device::parse_dtype(dtype), out);
           },
-          py::arg("dtype"), py::arg("out"), py::call_guard<py::gil_scoped_release>())
+          py::arg("dtype"), py::arg("out"), py::call_guard<quantloom::Unlocked>())
       .def("to_dlpack", &to_dlpack, py::arg("stream"), py::arg("versioned"), py::arg("copied"))
       .def("mark_shared", &device::hand_out_unordered);
 
@@ -265,7 +266,7 @@ void bind_device(py::module_& m) {
       [](const std::string& on, std::size_t keep) {
         device::trim_memory(device::parse_device(on), keep);
       },
-      py::arg("device"), py::arg("keep"), py::call_guard<py::gil_scoped_release>());
+      py::arg("device"), py::arg("keep"), py::call_guard<quantloom::Unlocked>());
   m.def(
       "cuda_reset_peak",
       [](const std::string& on) { device::reset_peak_memory(device::parse_device(on)); },
@@ -273,7 +274,7 @@ void bind_device(py::module_& m) {
   m.def(
       "cuda_synchronize",
       [](const std::string& on) { device::synchronize(device::parse_device(on)); },
-      py::arg("device"), py::call_guard<py::gil_scoped_release>());
+      py::arg("device"), py::call_guard<quantloom::Unlocked>());
   m.def(
       "compute_stream",
       [](const std::string& on) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "formats/decode.h"
 #include "formats/encode/encode.h"
 #include "formats/list.h"
@@ -57,7 +58,7 @@ Floats dequantize(const Bytes& blocks, std::uint32_t format, int threads) {
   const auto* source = reinterpret_cast<const std::byte*>(blocks.data());
   float* target = values.mutable_data();
   {
-    py::gil_scoped_release release;
+    quantloom::Unlocked release;
     quantloom::formats::parallel_ranges(
         elements, step, threads, [&](std::int64_t begin, std::int64_t end) {
           const std::int64_t first_byte = begin / info.elements * info.bytes;
@@ -109,7 +110,7 @@ py::array_t<std::uint8_t> quantize(const Floats& values, std::uint32_t format, i
   auto* target = reinterpret_cast<std::byte*>(blocks.mutable_data());
   EncodeResult first{EncodeStatus::done, 0};  // the failure at the lowest position
   {
-    py::gil_scoped_release release;
+    quantloom::Unlocked release;
     std::mutex mutex;
     quantloom::formats::parallel_ranges(
         elements, step, threads, [&](std::int64_t begin, std::int64_t end) {

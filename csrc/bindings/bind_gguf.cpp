@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "gguf/file.h"
 #include "gguf/utf8.h"
 #include "gguf/value.h"
@@ -136,7 +137,7 @@ void check_finite(const ModelFile& file, std::size_t index) {
   const TensorInfo& info = tensor_at(file, index);
   file.check_unchanged();
   const auto bytes = file.tensor_bytes(info);
-  py::gil_scoped_release release;
+  quantloom::Unlocked release;
   quantloom::loader::require_finite(info, bytes);
 }
 
@@ -158,7 +159,7 @@ void bind_gguf(py::module_& m) {
       .def_static(
           "open",
           [](const std::filesystem::path& path) {
-            py::gil_scoped_release release;
+            quantloom::Unlocked release;
             return std::const_pointer_cast<ModelFile>(ModelFile::open(path));
           },
           py::arg("path"))

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "cpu/sample.h"
 #include "device/device.h"
 #include "generate/session.h"
@@ -69,7 +70,7 @@ const char* name_of(Value value, const Named<Value> (&table)[count]) {
 
 // Lets Python run its signal handlers (Ctrl-C); what they raise stops the work.
 void run_signal_handlers() {
-  const py::gil_scoped_acquire hold;
+  const quantloom::Locked hold;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
@@ -94,10 +95,10 @@ std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
     run_signal_handlers();
     if (not tells or told == done) return;
     told = done;
-    const py::gil_scoped_acquire hold;
+    const quantloom::Locked hold;
     progress(done, total);
   };
-  const py::gil_scoped_release release;
+  const quantloom::Unlocked release;
   if (threads) set_thread_count(*threads);
   return Model::load(file, options, report);
 }
@@ -146,7 +147,7 @@ py::tuple choice_tuple(const ops::Choice& choice, int top) {
 py::object next(Session& session, std::uint64_t generation, int top) {
   std::optional<ops::Choice> choice;
   {
-    const py::gil_scoped_release release;
+    const quantloom::Unlocked release;
     choice = session.next(generation, run_signal_handlers);
   }
   if (not choice) return py::none();
@@ -159,7 +160,7 @@ py::array_t<float> logits(Session& session, const Tokens& tokens) {
   float* data = nullptr;
   const auto sink = [&](std::int64_t first_row, std::int64_t rows, const float* values) {
     if (rows == 0) {
-      const py::gil_scoped_acquire hold;
+      const quantloom::Locked hold;
       result = py::array_t<float>({static_cast<py::ssize_t>(tokens.size()), vocabulary});
       data = result.mutable_data();
       return;
@@ -168,7 +169,7 @@ py::array_t<float> logits(Session& session, const Tokens& tokens) {
                 static_cast<std::size_t>(rows * vocabulary) * sizeof(float));
   };
   {
-    const py::gil_scoped_release release;
+    const quantloom::Unlocked release;
     session.logits(span_of(tokens), sink, run_signal_handlers);
   }
   return result;
@@ -271,7 +272,7 @@ void bind_model(py::module_& m) {
   py::class_<Session, std::shared_ptr<Session>>(m, "Session", "One sequence on a model.")
       .def(py::init(
                [](const std::shared_ptr<Model>& model, std::optional<std::int64_t> prefill_chunk) {
-                 const py::gil_scoped_release release;
+                 const quantloom::Unlocked release;
                  return std::make_shared<Session>(model, prefill_chunk);
                }),
            py::arg("model"), py::arg("prefill_chunk"))
@@ -280,12 +281,12 @@ void bind_model(py::module_& m) {
           [](Session& session, const Tokens& prompt, std::int64_t max_new_tokens,
              std::vector<std::int32_t> stop_tokens, const py::dict& sampler) {
             GenerateOptions options = options_of(max_new_tokens, std::move(stop_tokens), sampler);
-            const py::gil_scoped_release release;
+            const quantloom::Unlocked release;
             return session.begin(span_of(prompt), std::move(options));
           },
           py::arg("prompt"), py::arg("max_new_tokens"), py::arg("stop_tokens"), py::arg("sampler"))
       .def("next", &next, py::arg("generation"), py::arg("top"))
-      .def("end", &Session::end, py::arg("generation"), py::call_guard<py::gil_scoped_release>())
+      .def("end", &Session::end, py::arg("generation"), py::call_guard<quantloom::Unlocked>())
       .def_property_readonly(
           "finish_reason",
           [](const Session& s) { return name_of(s.finish_reason(), finish_reasons); })
@@ -301,6 +302,6 @@ void bind_model(py::module_& m) {
       .def("cancel", &Session::cancel)
       .def("reset", &Session::reset)
       .def("tokens", &Session::tokens)
-      .def("close", &Session::close, py::call_guard<py::gil_scoped_release>())
+      .def("close", &Session::close, py::call_guard<quantloom::Unlocked>())
       .def_property_readonly("closed", &Session::closed);
 }

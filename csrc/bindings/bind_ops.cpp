@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "cpu/instruction_set.h"
 #include "cpu/operations.h"
 #include "formats/types.h"
@@ -64,7 +65,7 @@ Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
   const float* source = x.data();
   float* target = out.mutable_data();
   {
-    py::gil_scoped_release release;
+    quantloom::Unlocked release;
     operations->project(source, tokens, {&weight, nullptr, target});
   }
   return out;
@@ -100,7 +101,7 @@ void bind_ops(py::module_& m) {
   m.def(
       "set_thread_count",
       [](int threads) {
-        const py::gil_scoped_release release;
+        const quantloom::Unlocked release;
         quantloom::set_thread_count(threads);
       },
       py::arg("threads"), "Set the number of CPU threads; 0: one per core.");

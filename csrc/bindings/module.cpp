@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <new>
+#include <stdexcept>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -66,6 +67,8 @@ PYBIND11_MODULE(_quantloom, m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const quantloom::Error& error) {
       raise(error);
+    } catch (const std::length_error&) {  // a container past its largest size
+      raise({quantloom::ErrorKind::out_of_memory, "host memory ran out"});
     } catch (const std::bad_alloc&) {
       raise({quantloom::ErrorKind::out_of_memory, "host memory ran out"});
     }

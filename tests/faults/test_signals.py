@@ -1,0 +1,134 @@
+"""Ctrl-C, SIGTERM and the end of the interpreter, in child processes and with real signals."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from children import run
+
+from synthetic_model import Synthetic
+
+# What the child does when the signal comes, in an endless loop: no machine is too quick for it.
+PLACES = {
+    "load": """
+def work():
+    while True:
+        quantloom.load(path, device="cpu").close()
+""",
+    "prefill": """
+def work():
+    while True:
+        session.reset()
+        session.generate(LONG, max_new_tokens=1)
+""",
+    "decode": """
+def work():
+    while True:
+        session.generate([1, 2, 3], max_new_tokens=1500, ignore_eos=True)
+""",
+    "stream": """
+def work():
+    while True:
+        with session.stream([1, 2, 3], max_new_tokens=1500, ignore_eos=True) as stream:
+            for piece in stream:
+                pass
+""",
+    "logits": """
+def work():
+    while True:
+        session.logits(LONG)
+""",
+}
+
+SETUP = """
+LONG = [i % 90 for i in range(1500)]
+model = quantloom.load(path, device="cpu")
+expected = model.generate([5, 6], max_new_tokens=8).tokens
+session = model.session()
+"""
+
+AFTER_CTRL_C = """
+ready()
+try:
+    work()
+except KeyboardInterrupt:
+    stopped = time.monotonic()
+assert session.generate([5, 6], max_new_tokens=8).tokens == expected
+again = session.generate([5, 6, *expected], max_new_tokens=1)
+assert again.timings.reused_tokens >= 8, again.timings
+print("usable", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token takes about a millisecond, a prompt of 1,500 tokens some tenths of a second."""
+    recipe = Synthetic(
+        layers=4, embedding=256, heads=4, head_size=64, feed_forward=768, context=2048
+    )
+    return recipe.write(tmp_path_factory.mktemp("signals"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("after", [0.02, 0.11])
+def test_ctrl_c(place: str, after: float, path: Path) -> None:
+    ended = run(SETUP + PLACES[place] + AFTER_CTRL_C, path, send=signal.SIGINT, after=after)
+    assert (ended.code, ended.out, ended.err) == (0, "usable\n", "")
+    assert not ended.seconds > 5  # with the second generation and the end of the interpreter
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_sigterm_ends_the_process(place: str, path: Path) -> None:
+    code = SETUP + PLACES[place] + "ready()\nwork()\n"
+    ended = run(code, path, send=signal.SIGTERM)
+    assert (ended.code, ended.err) == (-signal.SIGTERM, "")
+    assert not ended.seconds > 2
+
+
+def test_a_handler_of_sigterm_stops_a_load(path: Path) -> None:
+    code = """
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+ready()
+while True:
+    quantloom.load(path, device="cpu").close()
+"""
+    ended = run(code, path, send=signal.SIGTERM)
+    assert (ended.code, ended.err) == (3, "")
+
+
+EXITS = {
+    "stream open": """
+stream = model.stream([1, 2, 3], max_new_tokens=1500, ignore_eos=True)
+next(stream)
+""",
+    "stream in a cycle": """
+stream = model.stream([1, 2, 3], max_new_tokens=1500, ignore_eos=True)
+next(stream)
+cycle = [stream]
+cycle.append(cycle)
+del stream
+""",
+    "daemon thread generates": """
+def endless():
+    while True:
+        model.generate(LONG, max_new_tokens=1500, ignore_eos=True)
+threading.Thread(target=endless, daemon=True).start()
+time.sleep(0.2)
+""",
+    "daemon thread loads": """
+def endless():
+    while True:
+        quantloom.load(path, device="cpu")
+threading.Thread(target=endless, daemon=True).start()
+time.sleep(0.05)
+""",
+}
+
+
+@pytest.mark.parametrize("place", EXITS)
+def test_the_interpreter_ends_in_the_middle(place: str, path: Path) -> None:
+    ended = run(SETUP + EXITS[place], path)
+    assert (ended.code, ended.err) == (0, "")
+    assert not ended.seconds > 20

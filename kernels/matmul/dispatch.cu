@@ -107,7 +107,7 @@ int count_strips(const MatmulArguments& arguments) {
 // Whether the Hopper kernel for many tokens serves this call.
 bool takes_wide(const MatmulArguments& arguments, const DeviceLimits& limits) {
 #if defined(QUANTLOOM_HAS_SM90)
-  return arguments.tokens > few_tokens && limits.capability == 90;
+  return arguments.tokens >= wide_least_tokens && limits.capability == 90;
 #else
   static_cast<void>(arguments), static_cast<void>(limits);
   return false;

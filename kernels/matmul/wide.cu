@@ -1,6 +1,7 @@
 #include "matmul/wide.h"
 
 #include "matmul/activations.cuh"
+#include "matmul/stream_few.cuh"
 
 namespace quantloom::kernels {
 namespace {
@@ -57,6 +58,34 @@ __global__ void __launch_bounds__(image_threads)
   *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
 }
 
+__global__ void __launch_bounds__(image_threads)
+    sum_splits_kernel(const __grid_constant__ StripList list, int strips, int splits,
+                      int padded_tokens, const float* sums, const float* scales) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+  const bool gated = list.epilogue == MatmulEpilogue::gate_up;
+  const int i = blockIdx.x * image_threads + threadIdx.x, token = blockIdx.y;
+  const int s = i / strip_rows, row = i % strip_rows;
+  if (s >= (gated ? strips / 2 : strips)) return;
+  const std::int64_t width = (strips + wide_strips - 1) / wide_strips * wide_rows;
+  const auto total = [&](int strip) {
+    const int weight = find_strip(list, strip).weight;
+    float sum = 0;
+    for (int k = 0; k < splits; ++k) {
+      sum += sums[(static_cast<std::int64_t>(k) * padded_tokens + token) * width +
+                  strip * strip_rows + row];
+    }
+    return sum * (scales[token] / power_of_two_scale(*list.largest[weight]));
+  };
+  if (gated) {
+    store_gated(list, s, row, token, total(2 * s), total(2 * s + 1));
+  } else {
+    store_sum(list, find_strip(list, s), row, token, total(s));
+  }
+}
+
 }  // namespace
 
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
@@ -83,30 +112,52 @@ MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_t
              : MatmulStatus::cuda_error;
 }
 
+MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
+                        const float* sums, const float* scales, cudaStream_t stream) {
+  const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+  const int threads = strips / unit * strip_rows;
+  cudaLaunchConfig_t config{};
+  config.blockDim = dim3(image_threads);
+  config.gridDim = dim3(static_cast<unsigned>((threads + image_threads - 1) / image_threads),
+                        static_cast<unsigned>(list.tokens));
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, sum_splits_kernel, list, strips, splits, padded_tokens, sums,
+                            scales) == cudaSuccess
+             ? MatmulStatus::done
+             : MatmulStatus::cuda_error;
+}
+
 WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
-  const int row_tiles = (strips + 7) / 8;
-  const int pieces = (columns + 255) / 256;
+  const int row_tiles = (strips + wide_strips - 1) / wide_strips;
+  const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
   double best = 0;
-  // Cycles of a block per column: the tensor cores, decoding 128 rows, and a split's sums at the end.
-  for (const int tile : {64, 128}) {
+  // Cycles of a block: per column the tensor cores or decoding 256 rows, whichever is longer, and what a block and the
+  // sum over splits cost besides (measured on an H200).
+  for (const int tile : {16, 64, 128}) {
     const int tiles = (tokens + tile - 1) / tile;
-    for (const int splits : {1, 2, 3, 4, 6, 8}) {
-      if (splits > pieces || (splits > 1 && row_tiles * tiles > wide_most_tiles)) continue;
+    for (int splits = 1; splits <= 16 && splits <= pieces; ++splits) {
       const int waves = (row_tiles * tiles * splits + processors - 1) / processors;
-      const int columns_each = (pieces + splits - 1) / splits * 256;
-      const double per_column = tile / 16.0 > 6.0 ? tile / 16.0 : 6.0;
-      const double cycles = waves * (columns_each * per_column + 4000.0 + (splits > 1 ? 3000.0 + tile * 20.0 : 0.0));
+      const int columns_each = (pieces + splits - 1) / splits * piece_columns;
+      const double per_column = tile == 128 ? 20.0 : tile == 64 ? 14.0 : 12.0;
+      const double sums = splits == 1 ? 0.0 : 4000.0 + 1e-3 * splits * tokens * strips * strip_rows;
+      const double cycles = waves * (columns_each * per_column + 4000.0) + sums;
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
     }
   }
   plan.padded_tokens = (tokens + plan.tile_tokens - 1) / plan.tile_tokens * plan.tile_tokens;
+  // Behind the arrival counters of stream_few.cuh, which stay zero between calls.
+  plan.bytes = few_most_strips * 4;
   const auto take = [&](std::size_t bytes) {
     const std::size_t start = plan.bytes;
     plan.bytes += (bytes + 255) / 256 * 256;
     return start;
   };
-  plan.arrivals = take(wide_most_tiles * 4);
   plan.scales = take(static_cast<std::size_t>(plan.padded_tokens) * 4);
   plan.x = take(static_cast<std::size_t>(plan.padded_tokens) * ((columns + 63) / 64) * 128);
   plan.sums = plan.splits > 1 ? take(static_cast<std::size_t>(plan.splits) * plan.padded_tokens *

@@ -8,16 +8,18 @@
 
 namespace quantloom::kernels {
 
-constexpr int wide_rows = 128;  // of the weights per block: eight strips
+constexpr int wide_rows = 256;  // of the weights per block
+constexpr int wide_strips = wide_rows / strip_rows;
+
+// From here on the wide kernel is faster than stream_few (measured on an H200).
+constexpr int wide_least_tokens = 9;
 
 struct WidePlan {
-  int tile_tokens = 0;  // 64 or 128
+  int tile_tokens = 0;  // 16, 64 or 128
   int splits = 1;       // of the columns
   int padded_tokens = 0;
-  std::size_t arrivals = 0, scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
+  std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
-
-constexpr int wide_most_tiles = 32768;  // that can be summed over splits
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors);
 
@@ -26,6 +28,10 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors);
 // order in which a lane's eight neighbours of planes.h become two steps of 16.
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
                            __half* image, float* scales, bool overlap, cudaStream_t stream);
+
+// Adds the splits' sums [splits][padded tokens][strips rounded up to wide_rows] and applies the epilogue.
+MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
+                        const float* sums, const float* scales, cudaStream_t stream);
 
 using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, void* workspace,
                                     cudaStream_t);

@@ -1,4 +1,4 @@
-// Many tokens on Hopper. A block takes 128 rows and a tile of tokens: two warpgroups of 64 rows, whose warps each decode
+// Many tokens on Hopper. A block takes 256 rows and a tile of tokens: four warpgroups of 64 rows, whose warps each decode
 // their strip's pieces into wgmma's A registers (once per tile, whatever its width), and a warp that copies x.
 #pragma once
 
@@ -10,8 +10,8 @@
 
 namespace quantloom::kernels {
 
-constexpr int wide_consumers = 256;
-constexpr int wide_threads = wide_consumers + 128;
+constexpr int wide_consumers = 2 * wide_rows;  // threads: a warp has a strip
+constexpr int wide_threads = wide_consumers + 32;
 constexpr int wide_chunk = 64;  // columns of x per stage
 
 struct WideLayout {
@@ -22,15 +22,14 @@ struct WideLayout {
   int padded_tokens;
   const __half* image;
   const float* scales;
-  float* sums;         // [splits][padded tokens][row tiles * 128]
-  unsigned* arrivals;  // [row tiles][token tiles], zero before and after
+  float* sums;  // [splits][padded tokens][row tiles * wide_rows]
 };
 
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-__device__ inline void consumer_barrier() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+__device__ inline void consumer_barrier() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
 
 template <class P, int tile_tokens>
 __global__ void __launch_bounds__(wide_threads, 1)
@@ -39,7 +38,6 @@ __global__ void __launch_bounds__(wide_threads, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  __shared__ unsigned before;
   constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int tile = blockIdx.x % layout.tiles, rest = blockIdx.x / layout.tiles;
@@ -63,8 +61,7 @@ __global__ void __launch_bounds__(wide_threads, 1)
   __syncthreads();
 
   if (warp >= wide_consumers / 32) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (warp == wide_consumers / 32) {
+    {
       cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
       int stage = 0;
@@ -85,9 +82,8 @@ __global__ void __launch_bounds__(wide_threads, 1)
       }
     }
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     const int t = lane & 3, g = lane >> 2;
-    const int strip_here = row_tile * (wide_rows / strip_rows) + warp;
+    const int strip_here = row_tile * wide_strips + warp;
     const bool stored = strip_here < strips;
     const Strip strip = find_strip(list, stored ? strip_here : strips - 1);
     const int row_bytes = list.columns / F::elements * F::bytes;
@@ -154,7 +150,7 @@ __global__ void __launch_bounds__(wide_threads, 1)
     }
     wgmma_wait<0>();
 
-    const int padded_rows = (strips + 7) / 8 * wide_rows;
+    const int padded_rows = (strips + wide_strips - 1) / wide_strips * wide_rows;
     const auto for_sums = [&](auto&& fn) {
 #pragma unroll
       for (int i = 0; i < tile_tokens / 8; ++i) {
@@ -172,26 +168,7 @@ __global__ void __launch_bounds__(wide_threads, 1)
           sums[static_cast<std::int64_t>(token) * padded_rows + row_tile * wide_rows + warp * 16 + row] = d[i];
         }
       });
-      __threadfence();
-      consumer_barrier();
-      unsigned* arrivals = layout.arrivals + row_tile * layout.tiles + tile;
-      if (threadIdx.x == 0) {
-        before = atomicAdd(arrivals, 1u);
-        if (before + 1 == static_cast<unsigned>(layout.splits)) *arrivals = 0;
-      }
-      consumer_barrier();
-      if (before + 1 != static_cast<unsigned>(layout.splits)) return;
-      __threadfence();
-      for_sums([&](int i, int token, int row) {
-        if (token >= list.tokens) return;
-        const float* at = layout.sums + static_cast<std::int64_t>(token) * padded_rows +
-                          row_tile * wide_rows + warp * 16 + row;
-        float sum = 0;
-        for (int s = 0; s < layout.splits; ++s) {
-          sum += __ldcg(at + static_cast<std::int64_t>(s) * layout.padded_tokens * padded_rows);
-        }
-        d[i] = sum;
-      });
+      return;
     }
     if (list.epilogue == MatmulEpilogue::gate_up) {
       // Even warps hold the gate's strip, odd ones the same strip of the other weight.
@@ -236,7 +213,6 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.image = reinterpret_cast<const __half*>(base + plan.x);
   layout.scales = reinterpret_cast<const float*>(base + plan.scales);
   layout.sums = reinterpret_cast<float*>(base + plan.sums);
-  layout.arrivals = reinterpret_cast<unsigned*>(base + plan.arrivals);
   constexpr int warps = wide_consumers / 32;
   int at = 0;
   const auto take = [&](int bytes) {
@@ -258,7 +234,7 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
-  const int row_tiles = (strips + 7) / 8;
+  const int row_tiles = (strips + wide_strips - 1) / wide_strips;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(row_tiles * layout.tiles * layout.splits));
   config.blockDim = dim3(wide_threads);
@@ -269,9 +245,12 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = 1;  // after prepare_image, which waited for what came before it
-  return cudaLaunchKernelEx(&config, kernel, list, strips, layout) == cudaSuccess
-             ? MatmulStatus::done
-             : MatmulStatus::cuda_error;
+  if (cudaLaunchKernelEx(&config, kernel, list, strips, layout) != cudaSuccess) {
+    return MatmulStatus::cuda_error;
+  }
+  if (layout.splits == 1) return MatmulStatus::done;
+  return sum_splits(list, strips, layout.splits, layout.padded_tokens, layout.sums, layout.scales,
+                    stream);
 }
 
 template <class P>
@@ -279,6 +258,7 @@ MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan
                          cudaStream_t stream) {
   constexpr int shared_limit = 232448;  // every chip of compute capability 9.0
   switch (plan.tile_tokens) {
+    case 16: return launch_wide_tile<P, 16>(list, strips, plan, workspace, shared_limit, stream);
     case 64: return launch_wide_tile<P, 64>(list, strips, plan, workspace, shared_limit, stream);
     default: return launch_wide_tile<P, 128>(list, strips, plan, workspace, shared_limit, stream);
   }

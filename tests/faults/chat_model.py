@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vocabularies import bpe_metadata, spm_metadata
+from vocabularies import CHAT_TEMPLATE, bpe_metadata, spm_metadata
 
 from synthetic_model import Synthetic
 
@@ -25,7 +25,7 @@ def chat_model(
         changes: metadata keys to replace or add; REMOVED leaves one out.
         recipe: of Synthetic.
     """
-    metadata = {**KINDS[kind](), **(changes or {})}
+    metadata = {"tokenizer.chat_template": CHAT_TEMPLATE, **KINDS[kind](), **(changes or {})}
     metadata = {key: value for key, value in metadata.items() if value is not REMOVED}
     del metadata["general.architecture"]
     tokens = metadata.get("tokenizer.ggml.tokens")

@@ -40,7 +40,10 @@ namespace {
 constexpr std::int64_t least_tokens = 12;
 
 Form form(formats::Format format, std::int64_t tokens, ops::Precision precision) {
-  return tokens >= least_tokens ? Form::tiles : vnni_kernels().form(format, tokens, precision);
+  // Two bfloat16 hold 16 of the 24 bits of a float32 weight.
+  const bool whole = format == formats::Format::f32 && precision == ops::Precision::exact;
+  if (tokens >= least_tokens && !whole) return Form::tiles;
+  return vnni_kernels().form(format, tokens, precision);
 }
 
 bool prepare(Form form, ops::Precision precision, std::int64_t begin, std::int64_t end,

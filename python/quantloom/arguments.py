@@ -77,7 +77,13 @@ def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
         raise InvalidArgument(
             f"{name} must be a sequence of token ids, not {type(value).__name__}", subject=name
         )
-    return np.array([integer(f"{name}[{i}]", token) for i, token in enumerate(value)], np.int64)
+    tokens = list(value)
+    if all(type(token) is int for token in tokens):
+        try:
+            return np.array(tokens, np.int64)
+        except OverflowError:  # told below, with its place
+            pass
+    return np.array([integer(f"{name}[{i}]", token) for i, token in enumerate(tokens)], np.int64)
 
 
 def logit_bias(value: Any) -> list[tuple[int, float]]:

@@ -21,23 +21,23 @@ __global__ void convert_kernel(const typename F::Block* in, std::int64_t count,
   }
 }
 
-// Sixteen elements a thread with 16-byte accesses; `groups` of them.
+constexpr int convert_threads = 256;
+constexpr int convert_elements = 16 * convert_threads;  // a thread block's
+
+// Whole thread blocks, both pointers 16-byte aligned.
 template <class F, class Out>
-__global__ void convert16_kernel(const typename F::Block* in, std::int64_t groups,
-                                 typename Out::Element* out) {
+__global__ void convert_tiles(const typename F::Block* in, typename Out::Element* out) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const bool there = i < groups;
-  constexpr int words = F::bytes;
   union {
-    uint4 word[words];
+    uint4 word[F::bytes];
     typename F::Block element[16];
   } data;
-  for (int w = 0; w < words; ++w) {
-    if (there) data.word[w] = __ldcs(reinterpret_cast<const uint4*>(in) + words * i + w);
+  for (int w = 0; w < F::bytes; ++w) {
+    data.word[w] = __ldcs(reinterpret_cast<const uint4*>(in) + F::bytes * i + w);
   }
   float value[16];
   for (int j = 0; j < 16; ++j) value[j] = F::decode(data.element[j]);
-  store16<Out>(out + 16 * i, value, there);
+  store16<Out>(out + 16 * i, value);
 }
 
 template <class F, class Out>
@@ -46,30 +46,29 @@ cudaError_t convert(const void* blocks, std::int64_t elements, void* out, cudaSt
   using Element = typename Out::Element;
   const auto* in = static_cast<const Block*>(blocks);
   auto* target = static_cast<Element*>(out);
-  constexpr int threads = 256;
   const bool aligned =
       (reinterpret_cast<std::uintptr_t>(blocks) | reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
-  // Lane pairs store together, so whole pairs only.
-  const std::int64_t groups = aligned ? elements / 32 * 2 : 0;
-  if ((groups + threads - 1) / threads > 0x7fffffff) return cudaErrorInvalidValue;
-  if (groups > 0) {
-    convert16_kernel<F, Out>
-        <<<static_cast<unsigned>((groups + threads - 1) / threads), threads, 0, stream>>>(
-            in, groups, target);
+  const std::int64_t tiles = aligned ? elements / convert_elements : 0;
+  if (tiles > 0x7fffffff) return cudaErrorInvalidValue;
+  if (tiles > 0) {
+    convert_tiles<F, Out><<<static_cast<unsigned>(tiles), convert_threads, 0, stream>>>(in, target);
   }
-  const std::int64_t rest = elements - 16 * groups;
+  const std::int64_t first = tiles * convert_elements;
+  const std::int64_t rest = elements - first;
   if (rest > 0) {
-    const std::int64_t wanted = (rest + threads - 1) / threads;
+    const std::int64_t wanted = (rest + convert_threads - 1) / convert_threads;
     convert_kernel<F, Out>
-        <<<static_cast<unsigned>(wanted < 16384 ? wanted : 16384), threads, 0, stream>>>(
-            in + 16 * groups, rest, target + 16 * groups);
+        <<<grid_size(wanted, 8), convert_threads, 0, stream>>>(in + first, rest, target + first);
   }
   return cudaGetLastError();
 }
 
 template <class F, class Out>
 cudaError_t launch(const void* blocks, std::int64_t elements, void* out, cudaStream_t stream) {
-  if constexpr (F::quantized) {
+  if constexpr (F::format == Out::format) {
+    return cudaMemcpyAsync(out, blocks, static_cast<std::size_t>(elements) * F::bytes,
+                           cudaMemcpyDeviceToDevice, stream);
+  } else if constexpr (F::quantized) {
     return launch_dequantize<F, Out>(blocks, elements, out, stream);
   } else {
     return convert<F, Out>(blocks, elements, out, stream);

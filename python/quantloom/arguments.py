@@ -57,6 +57,19 @@ def real(name: str, value: Any) -> float:
         ) from None
 
 
+def items(name: str, value: Any) -> list[Any]:
+    """The items of `value`.
+
+    Raises:
+        InvalidArgument: it has none; `subject` is `name`.
+    """
+    if not isinstance(value, Iterable):
+        raise InvalidArgument(
+            f"{name} must be a sequence, not {type(value).__name__}", subject=name
+        )
+    return list(value)
+
+
 def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
     """A sequence of token ids as int64 [tokens].
 

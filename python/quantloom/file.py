@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom
-from quantloom.errors import Closed, ModelError
+from quantloom.errors import Closed, FileError, ModelError
 
 __all__ = ["File", "LazyTensor", "Metadata", "MetadataValue", "Tensors", "open"]
 
@@ -46,11 +46,20 @@ def open(path: str | os.PathLike[str]) -> File:
     return File(path)
 
 
+def _can_be_a_name(path: Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
 class _Handle:
     """The C++ file, shared by a File and all that it handed out; None once closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not _can_be_a_name(path):
+            raise FileError(f"no file can have the name {str(path)!r}", subject=repr(str(path)))
         self._file: Any = _quantloom.GGUFFile.open(path)
 
     @property

@@ -102,9 +102,10 @@ class Request:
         logprobs = keywords.get("logprobs")
         logprobs = -1 if logprobs is None else arguments.integer("logprobs", logprobs, 0, 20)
         sampler["logprobs"] = logprobs
+        ends = keywords.get("stop_tokens")
         stop_tokens = {
             arguments.integer("stop_tokens", token, 0, _MAX_INT32)
-            for token in keywords.get("stop_tokens", ())
+            for token in arguments.items("stop_tokens", () if ends is None else ends)
         }
         if not keywords.get("ignore_eos", False):
             stop_tokens |= end_tokens
@@ -123,7 +124,7 @@ class Request:
 def _stop_strings(stop: Any) -> list[str]:
     if stop is None:
         return []
-    strings = [stop] if isinstance(stop, str) else list(stop)
+    strings = [stop] if isinstance(stop, str) else arguments.items("stop", stop)
     for string in strings:
         if not isinstance(string, str) or not string:
             raise InvalidArgument(

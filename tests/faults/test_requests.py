@@ -241,3 +241,41 @@ def test_what_a_progress_callback_raises(plain: quantloom.Model) -> None:
         with pytest.raises(TypeError):
             quantloom.load(plain.path, device="cpu", progress=wrong)  # type: ignore[arg-type]
     assert len(plain.generate([1], max_new_tokens=2).tokens) == 2
+
+
+ODD_OPTIONS: list[dict[str, Any]] = [
+    {"stop_tokens": 5},
+    {"stop_tokens": [1.5]},
+    {"stop_tokens": "ab"},
+    {"stop": 5},
+    {"stop": b"x"},
+    {"stop": [""]},
+    {"logit_bias": {"a": 1}},
+    {"logit_bias": {1: 10**400}},
+    {"logit_bias": 7},
+]
+
+
+@pytest.mark.parametrize("options", ODD_OPTIONS, ids=str)
+def test_options_of_another_form(options: dict[str, Any], talking: quantloom.Model) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        talking.generate("a", **options)
+    assert caught.value.subject is not None
+    assert caught.value.subject.split()[0] == next(iter(options))
+
+
+def test_options_that_are_none(talking: quantloom.Model) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(["stop", "stop_tokens", "logit_bias", "seed"])
+    result = talking.generate("a", max_new_tokens=2, ignore_eos=True, logprobs=None, **nothing)
+    assert len(result.tokens) == 2
+
+
+NAMES = ["\0", "a\0b.gguf", "\ud800.gguf", "", "a" * 5000, "a/" * 3000]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_that_no_file_has(name: str) -> None:
+    for call in (quantloom.open, lambda path: quantloom.load(path, device="cpu")):
+        with pytest.raises(quantloom.FileError) as caught:
+            call(name)
+        assert caught.value.subject is not None

@@ -1,0 +1,87 @@
+"""Files that others change: an error where that can be had; a loaded model keeps its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from children import run
+
+import quantloom
+from quantloom import FileError
+from synthetic_model import Synthetic
+
+
+def rewrite(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 64)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("change", [cut, grow, touch, rewrite])
+def test_a_change_during_a_load(change: Callable[[Path], None], tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    os.utime(path, ns=(10**18, 10**18))
+    changed = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal changed
+        if not changed:
+            change(path)
+            changed = True
+
+    with pytest.raises(FileError, match="changed on disk since it was opened") as caught:
+        quantloom.load(path, device="cpu", progress=progress)
+    assert changed and caught.value.subject == str(path)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_change_between_open_and_load(check: bool, tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.open(path) as file:
+        cut(path)
+        with pytest.raises(FileError, match="changed on disk"):
+            _ = file.tensors["token_embd.weight"].bytes
+    with pytest.raises(quantloom.GGUFError, match="bytes of data"):
+        quantloom.load(path, device="cpu", check_weights=check)
+
+
+def test_replacing_and_deleting_leave_a_loaded_model_alone(tmp_path: Path) -> None:
+    path = Synthetic(seed=1).write(tmp_path)
+    with quantloom.load(path, device="cpu") as model:
+        expected = model.logits([1, 2, 3]).tobytes()
+        other = Synthetic(seed=2).write(tmp_path, "other.gguf")
+        other.replace(path)
+        assert model.logits([1, 2, 3]).tobytes() == expected
+        path.unlink()
+        assert model.logits([1, 2, 3]).tobytes() == expected
+
+
+def test_cutting_a_model_in_use_ends_in_a_bus_error_at_worst(tmp_path: Path) -> None:
+    """What SECURITY.md does not promise: on the CPU the weights are read from the map."""
+    path = Synthetic(embedding=256, feed_forward=1024).write(tmp_path)
+    code = """
+model = quantloom.load(path, device="cpu")
+before = model.logits([1, 2, 3]).tobytes()
+os.truncate(path, 4096)
+try:
+    model.logits([1, 2, 3])
+except quantloom.FileError:
+    pass
+"""
+    ended = run(code, path)
+    assert ended.code in (0, -7), ended  # SIGBUS

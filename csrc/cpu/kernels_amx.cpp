@@ -31,6 +31,7 @@
 #include "cpu/multiply_plain.h"
 #include "cpu/simd_avx512.h"
 #include "cpu/unpack_avx512.h"
+#include "cpu/unpack_grids_avx512.h"
 #include "cpu/vector_ops.h"
 
 namespace quantloom::cpu {

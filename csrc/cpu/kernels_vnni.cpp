@@ -13,7 +13,7 @@
 #include <limits>
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                               \
+#pragma clang attribute push(                                                                    \
     __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
     apply_to = function)
 #else
@@ -31,6 +31,7 @@
 #include "cpu/prepare.h"
 #include "cpu/simd_avx512.h"
 #include "cpu/unpack_avx512.h"
+#include "cpu/unpack_grids_avx512.h"
 #include "cpu/vector_ops.h"
 
 namespace quantloom::cpu {

@@ -121,6 +121,26 @@ struct Planes<formats::NVFP4> : NibblePlanes<formats::NVFP4, fp4_lower, fp4_uppe
   }
 };
 
+// A codebook in shared memory, every entry `copies` times side by side: random reads of 32 lanes fall into few banks of
+// one copy, and with a copy per lane into none twice.
+template <int entries, int copies, class Entry>
+__device__ inline void fill_table(std::uint32_t* words, Entry&& entry) {
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  for (int base = threadIdx.x / 32 * 32; base < entries; base += warps * 32) {
+    const std::uint32_t value = entry(base + lane);
+#pragma unroll 4
+    for (int i = 0; i < copies; ++i) {
+      words[base * copies + i * 32 + lane] =
+          __shfl_sync(0xffffffffu, value, i * (32 / copies) + lane / copies);
+    }
+  }
+}
+
+template <int copies>
+__device__ inline const std::uint32_t* own_copy(const std::uint8_t* table, int lane) {
+  return reinterpret_cast<const std::uint32_t*>(table) + lane % copies;
+}
+
 // Formats whose fields stay as they are, a row's after each other: D::unit gives eight weights of one row.
 template <class D, class F, Span... spans_>
 struct UnitPlanes : PieceLayout<F, 0, spans_...> {
@@ -130,8 +150,7 @@ struct UnitPlanes : PieceLayout<F, 0, spans_...> {
   __device__ static void quants(const std::uint8_t* piece, int n, int j, int lane,
                                 std::uint32_t a[4], const std::uint8_t* table) {
     const int g = lane >> 2, t = lane & 3;
-    const auto* rows = reinterpret_cast<const std::uint32_t*>(table);
-    const uint2 u = D::unit(piece, n, j, g, t, rows), v = D::unit(piece, n, j, g + 8, t, rows);
+    const uint2 u = D::unit(piece, n, j, g, t, table), v = D::unit(piece, n, j, g + 8, t, table);
     a[0] = u.x, a[1] = v.x, a[2] = u.y, a[3] = v.y;
   }
 };
@@ -149,24 +168,41 @@ __device__ inline std::uint32_t spread_signs(std::uint32_t signs) {
 }
 
 // IQ2: a grid row as eight nibbles of level 0 .. 2; with the sign as bit 2 each nibble selects one of +-8, 25, 43.
-__device__ inline uint2 iq2_unit(std::uint32_t levels, std::uint32_t signs) {
-  const std::uint32_t selector = levels | spread_signs(signs);
+__device__ inline uint2 iq2_unit(std::uint32_t levels, std::uint32_t spread) {
+  const std::uint32_t selector = levels | spread;
   return {permute(0x002b1908u, 0x00d5e7f8u, selector),
           permute(0x002b1908u, 0x00d5e7f8u, selector >> 16)};
 }
 
-template <int count>
-__device__ inline void load_iq2_table(const std::uint64_t* grid, std::uint8_t* table) {
-  for (int i = threadIdx.x; i < count; i += blockDim.x) {
-    const std::uint64_t row = grid[i];
-    std::uint32_t levels = 0;
-    for (int b = 0; b < 8; ++b) {
-      const auto value = static_cast<std::uint32_t>(row >> (8 * b)) & 255u;
-      levels |= (value == 8u ? 0u : value == 25u ? 1u : 2u) << (4 * b);
-    }
-    reinterpret_cast<std::uint32_t*>(table)[i] = levels;
-  }
+// Bytes 8, 25, 43 shifted by 4 are their levels; then eight bytes to eight nibbles.
+__device__ inline std::uint32_t iq2_levels(std::uint64_t row) {
+  std::uint64_t x = (row >> 4) & 0x0f0f0f0f0f0f0f0fu;
+  x = (x | x >> 4) & 0x00ff00ff00ff00ffu;
+  x = (x | x >> 8) & 0x0000ffff0000ffffu;
+  return static_cast<std::uint32_t>(x | x >> 16);
 }
+
+// The grid and, for the formats with seven stored signs, all their spread signs.
+template <int entries_, int copies_, bool seven_signs>
+struct Iq2Table {
+  static constexpr int entries = entries_, copies = copies_, sign_copies = 16;
+  static constexpr int bytes = 4 * (entries * copies + (seven_signs ? 128 * sign_copies : 0));
+  __device__ static void load(const std::uint64_t* grid, std::uint8_t* table) {
+    auto* words = reinterpret_cast<std::uint32_t*>(table);
+    fill_table<entries, copies>(words, [&](int i) { return iq2_levels(grid[i]); });
+    if constexpr (seven_signs) {
+      fill_table<128, sign_copies>(words + entries * copies, [](int i) {
+        return spread_signs(formats::signs_from_seven(static_cast<std::uint32_t>(i)));
+      });
+    }
+  }
+  __device__ static std::uint32_t levels(const std::uint8_t* table, std::uint32_t index) {
+    return own_copy<copies>(table, threadIdx.x % 32)[index * copies];
+  }
+  __device__ static std::uint32_t signs(const std::uint8_t* table, std::uint32_t seven) {
+    return own_copy<sign_copies>(table + 4 * entries * copies, threadIdx.x % 32)[seven * sign_copies];
+  }
+};
 
 // Scale nibbles of groups of 16, (nibble + 1/2) / 4 times d.
 template <class P, int scales, int d>
@@ -181,15 +217,14 @@ __device__ inline Affine iq2_affine(const std::uint8_t* piece, int n, int row, i
 template <>
 struct Planes<formats::IQ2_XXS> : UnitPlanes<Planes<formats::IQ2_XXS>, formats::IQ2_XXS,
                                              Span{2, 64, 8}, Span{0, 2, 1}> {
-  static constexpr int table_bytes = 256 * 4;
-  __device__ static void load_table(std::uint8_t* t) {
-    load_iq2_table<256>(formats::iq2_xxs_grid(), t);
-  }
+  using Table = Iq2Table<256, 32, true>;
+  static constexpr int table_bytes = Table::bytes;
+  __device__ static void load_table(std::uint8_t* t) { Table::load(formats::iq2_xxs_grid(), t); }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
-    const uint2 w = *reinterpret_cast<const uint2*>(span<0>(piece, n, j, row));
-    return iq2_unit(table[(w.x >> (8 * t)) & 255u],
-                    formats::signs_from_seven((w.y >> (7 * t)) & 127u));
+                               const std::uint8_t* table) {
+    const std::uint8_t* unit = span<0>(piece, n, j, row);
+    return iq2_unit(Table::levels(table, unit[t]),
+                    Table::signs(table, (load_word(unit + 4) >> (7 * t)) & 127u));
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const std::uint32_t scale = load_word(span<0>(piece, n, 4 * quad + t, row) + 4) >> 28;
@@ -202,14 +237,13 @@ struct Planes<formats::IQ2_XXS> : UnitPlanes<Planes<formats::IQ2_XXS>, formats::
 template <>
 struct Planes<formats::IQ2_XS> : UnitPlanes<Planes<formats::IQ2_XS>, formats::IQ2_XS,
                                             Span{2, 64, 8}, Span{66, 8, 1}, Span{0, 2, 1}> {
-  static constexpr int table_bytes = 512 * 4;
-  __device__ static void load_table(std::uint8_t* t) {
-    load_iq2_table<512>(formats::iq2_xs_grid(), t);
-  }
+  using Table = Iq2Table<512, 16, true>;
+  static constexpr int table_bytes = Table::bytes;
+  __device__ static void load_table(std::uint8_t* t) { Table::load(formats::iq2_xs_grid(), t); }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
+                               const std::uint8_t* table) {
     const std::uint32_t w = load_short(span<0>(piece, n, j, row) + 2 * t);
-    return iq2_unit(table[w & 511u], formats::signs_from_seven(w >> 9));
+    return iq2_unit(Table::levels(table, w & 511u), Table::signs(table, w >> 9));
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     return iq2_affine<Planes, 1, 2>(piece, n, row, quad, t);
@@ -220,15 +254,14 @@ template <>
 struct Planes<formats::IQ2_S>
     : UnitPlanes<Planes<formats::IQ2_S>, formats::IQ2_S, Span{2, 32, 8}, Span{34, 32, 8},
                  Span{66, 8, 8}, Span{74, 8, 1}, Span{0, 2, 1}> {
-  static constexpr int table_bytes = 1024 * 4;
-  __device__ static void load_table(std::uint8_t* t) {
-    load_iq2_table<1024>(formats::iq2_s_grid(), t);
-  }
+  using Table = Iq2Table<1024, 8, false>;
+  static constexpr int table_bytes = Table::bytes;
+  __device__ static void load_table(std::uint8_t* t) { Table::load(formats::iq2_s_grid(), t); }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
+                               const std::uint8_t* table) {
     const std::uint32_t high = *span<2>(piece, n, j, row);
     const std::uint32_t index = span<0>(piece, n, j, row)[t] | ((high >> (2 * t)) & 3u) << 8;
-    return iq2_unit(table[index], span<1>(piece, n, j, row)[t]);
+    return iq2_unit(Table::levels(table, index), spread_signs(span<1>(piece, n, j, row)[t]));
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     return iq2_affine<Planes, 3, 4>(piece, n, row, quad, t);
@@ -241,28 +274,32 @@ __device__ inline std::uint32_t apply_four_signs(std::uint32_t bytes, std::uint3
   return (bytes ^ ones * 255u) + ones;
 }
 
-template <int count>
-__device__ inline void load_word_table(const std::uint32_t* grid, std::uint8_t* table) {
-  for (int i = threadIdx.x; i < count; i += blockDim.x) {
-    reinterpret_cast<std::uint32_t*>(table)[i] = grid[i];
+template <int entries_, int copies_>
+struct WordTable {
+  static constexpr int entries = entries_, copies = copies_, bytes = 4 * entries * copies;
+  __device__ static std::uint32_t at(const std::uint8_t* table, std::uint32_t index) {
+    return own_copy<copies>(table, threadIdx.x % 32)[index * copies];
   }
-}
+};
 
 template <>
 struct Planes<formats::IQ3_XXS>
     : UnitPlanes<Planes<formats::IQ3_XXS>, formats::IQ3_XXS, Span{2, 64, 8}, Span{66, 32, 8},
                  Span{0, 2, 1}> {
-  static constexpr int table_bytes = 256 * 4;
+  using Table = WordTable<256, 32>;
+  static constexpr int table_bytes = Table::bytes;
   __device__ static void load_table(std::uint8_t* t) {
-    load_word_table<256>(formats::iq3_xxs_grid(), t);
+    fill_table<256, 32>(reinterpret_cast<std::uint32_t*>(t),
+                        [](int i) { return formats::iq3_xxs_grid()[i]; });
   }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
-    const std::uint32_t indices = load_short(span<0>(piece, n, j, row) + 2 * t);
-    const std::uint32_t word = load_word(span<1>(piece, n, j, row));
-    const std::uint32_t signs = formats::signs_from_seven((word >> (7 * t)) & 127u);
-    return {apply_four_signs(table[indices & 255u], signs),
-            apply_four_signs(table[indices >> 8], signs >> 4)};
+                               const std::uint8_t* table) {
+    const std::uint8_t* indices = span<0>(piece, n, j, row) + 2 * t;
+    const std::uint32_t seven = (load_word(span<1>(piece, n, j, row)) >> (7 * t)) & 127u;
+    // The eighth sign makes their number even.
+    const std::uint32_t signs = seven | (static_cast<std::uint32_t>(__popc(seven)) & 1u) << 7;
+    return {apply_four_signs(Table::at(table, indices[0]), signs),
+            apply_four_signs(Table::at(table, indices[1]), signs >> 4)};
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const std::uint32_t scale = load_word(span<1>(piece, n, 4 * quad + t, row)) >> 28;
@@ -276,17 +313,19 @@ template <>
 struct Planes<formats::IQ3_S>
     : UnitPlanes<Planes<formats::IQ3_S>, formats::IQ3_S, Span{2, 64, 8}, Span{66, 8, 8},
                  Span{74, 32, 8}, Span{106, 4, 1}, Span{0, 2, 1}> {
-  static constexpr int table_bytes = 512 * 4;
+  using Table = WordTable<512, 16>;
+  static constexpr int table_bytes = Table::bytes;
   __device__ static void load_table(std::uint8_t* t) {
-    load_word_table<512>(formats::iq3_s_grid(), t);
+    fill_table<512, 16>(reinterpret_cast<std::uint32_t*>(t),
+                        [](int i) { return formats::iq3_s_grid()[i]; });
   }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
+                               const std::uint8_t* table) {
     const std::uint32_t indices = load_short(span<0>(piece, n, j, row) + 2 * t);
     const std::uint32_t high = static_cast<std::uint32_t>(*span<1>(piece, n, j, row)) >> (2 * t);
     const std::uint32_t signs = span<2>(piece, n, j, row)[t];
-    return {apply_four_signs(table[(indices & 255u) | (high & 1u) << 8], signs),
-            apply_four_signs(table[indices >> 8 | (high & 2u) << 7], signs >> 4)};
+    return {apply_four_signs(Table::at(table, (indices & 255u) | (high & 1u) << 8), signs),
+            apply_four_signs(Table::at(table, indices >> 8 | (high & 2u) << 7), signs >> 4)};
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const std::uint32_t word = load_word(span<3>(piece, n, 0, row)) >> (16 * quad + 4 * t);
@@ -302,27 +341,31 @@ __device__ inline uint2 iq1_unit(std::uint32_t levels, bool negative_shift) {
   return {permute(values, 0u, levels), permute(values, 0u, levels >> 16)};
 }
 
+using Iq1Table = WordTable<2048, 4>;
+
+// Bytes -1, 0, 1 plus one are the levels; then eight bytes to eight nibbles.
 __device__ inline void load_iq1_table(std::uint8_t* table) {
-  const std::uint64_t* grid = formats::iq1_grid();
-  for (int i = threadIdx.x; i < 2048; i += blockDim.x) {
+  fill_table<2048, Iq1Table::copies>(reinterpret_cast<std::uint32_t*>(table), [](int i) {
+    const std::uint64_t row = formats::iq1_grid()[i];
     std::uint32_t levels = 0;
+#pragma unroll
     for (int b = 0; b < 8; ++b) {
-      levels |= ((static_cast<std::uint32_t>(grid[i] >> (8 * b)) + 1u) & 3u) << (4 * b);
+      levels |= ((static_cast<std::uint32_t>(row >> (8 * b)) + 1u) & 3u) << (4 * b);
     }
-    reinterpret_cast<std::uint32_t*>(table)[i] = levels;
-  }
+    return levels;
+  });
 }
 
 template <>
 struct Planes<formats::IQ1_S> : UnitPlanes<Planes<formats::IQ1_S>, formats::IQ1_S, Span{2, 32, 8},
                                            Span{34, 16, 8}, Span{0, 2, 1}> {
-  static constexpr int table_bytes = 2048 * 4;
+  static constexpr int table_bytes = Iq1Table::bytes;
   __device__ static void load_table(std::uint8_t* t) { load_iq1_table(t); }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
+                               const std::uint8_t* table) {
     const std::uint32_t packed = load_short(span<1>(piece, n, j, row));
     const std::uint32_t index = span<0>(piece, n, j, row)[t] | ((packed >> (3 * t)) & 7u) << 8;
-    return iq1_unit(table[index], (packed & 0x8000u) != 0);
+    return iq1_unit(Iq1Table::at(table, index), (packed & 0x8000u) != 0);
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const std::uint32_t packed = load_short(span<1>(piece, n, 4 * quad + t, row));
@@ -335,13 +378,13 @@ struct Planes<formats::IQ1_S> : UnitPlanes<Planes<formats::IQ1_S>, formats::IQ1_
 template <>
 struct Planes<formats::IQ1_M> : UnitPlanes<Planes<formats::IQ1_M>, formats::IQ1_M, Span{0, 32, 8},
                                            Span{32, 16, 8}, Span{48, 8, 1}> {
-  static constexpr int table_bytes = 2048 * 4;
+  static constexpr int table_bytes = Iq1Table::bytes;
   __device__ static void load_table(std::uint8_t* t) { load_iq1_table(t); }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t* table) {
+                               const std::uint8_t* table) {
     const std::uint32_t packed = load_short(span<1>(piece, n, j, row)) >> (4 * t);
     const std::uint32_t index = span<0>(piece, n, j, row)[t] | (packed & 7u) << 8;
-    return iq1_unit(table[index], (packed & 8u) != 0);
+    return iq1_unit(Iq1Table::at(table, index), (packed & 8u) != 0);
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const uint2 w = *reinterpret_cast<const uint2*>(span<2>(piece, n, 0, row));
@@ -371,7 +414,7 @@ struct Planes<formats::TQ1_0> : UnitPlanes<Planes<formats::TQ1_0>, formats::TQ1_
     return digit == 0 ? 1u : digit == 1 ? 3u : digit == 2 ? 9u : digit == 3 ? 27u : 81u;
   }
   __device__ static uint2 unit(const std::uint8_t* piece, int n, int j, int row, int t,
-                               const std::uint32_t*) {
+                               const std::uint8_t*) {
     if (j < 5) {
       const uint2 w = *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row) + 8 * t);
       return {digits(w.x, power_of_three(j)), digits(w.y, power_of_three(j))};

@@ -32,6 +32,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 BITS = """
 import hashlib
+import os
 for precision in ("exact", "fast"):
     with quantloom.load(path, device="cpu", threads=THREADS, precision=precision) as model:
         tokens = [i * 7 % 90 for i in range(200)]
@@ -96,3 +97,25 @@ def test_the_hash_sees_one_bit() -> None:
     before = hashlib.sha256(row.tobytes()).hexdigest()
     row.view(np.uint32)[3] ^= 1
     assert hashlib.sha256(row.tobytes()).hexdigest() != before
+
+
+def test_changing_the_number_of_threads_under_a_generation(path: Path) -> None:
+    """load(threads=...) holds for the process: computations that run meanwhile keep their bits."""
+    with quantloom.load(path, device="cpu", threads=2) as model:
+        expected = model.logits(PROMPT).tobytes()
+        done = False
+
+        def change() -> int:
+            rounds = 0
+            while not done or rounds < 8:
+                threads = (1, 8, 2, 5)[rounds % 4]
+                quantloom.load(path, device="cpu", threads=threads, check_weights=False).close()
+                rounds += 1
+            return rounds
+
+        with ThreadPoolExecutor(3) as pool:
+            changer = pool.submit(change)
+            found = list(pool.map(lambda _: model.logits(PROMPT).tobytes(), range(8)))
+            done = True
+            assert changer.result() >= 8
+        assert found == [expected] * 8

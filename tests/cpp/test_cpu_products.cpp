@@ -6,9 +6,11 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -27,7 +29,7 @@ using quantloom::ops::Precision;
 using quantloom::ops::Weight;
 
 int failures = 0;
-double worst[2] = {};
+std::map<std::string, double> worst;  // by instruction set and precision
 
 void expect(bool holds, const std::string& what) {
   if (holds) return;
@@ -118,7 +120,10 @@ void check_product(Operations& operations, const Matrix& matrix, std::int64_t to
   }
   const bool exact = operations.precision() == Precision::exact;
   const double normalized = error / std::max(size, expected_size);
-  if (normalized > worst[exact ? 0 : 1]) worst[exact ? 0 : 1] = normalized;
+  double& highest =
+      worst[std::string(quantloom::cpu::to_string(quantloom::cpu::instruction_set())) +
+            (exact ? " exact" : " fast")];
+  highest = std::max(highest, normalized);
   const double bound = exact ? 1e-6 : 5e-4;
   if (!(normalized <= bound)) {
     char text[64];
@@ -165,7 +170,25 @@ void check_not_finite(Operations& operations, const Matrix& matrix, std::int64_t
   }
 }
 
-void check_format(const TypeInfo& info, const std::string& set, bool all_sizes) {
+// The matrices of one format, made once for all instruction sets.
+class Matrices {
+ public:
+  explicit Matrices(const TypeInfo& info) : info_(info), random_(info.id + 1) {}
+
+  const Matrix& get(std::int64_t rows, std::int64_t columns) {
+    std::unique_ptr<Matrix>& entry = made_[{rows, columns}];
+    if (!entry) entry = std::make_unique<Matrix>(random_matrix(info_, rows, columns, random_));
+    return *entry;
+  }
+
+ private:
+  const TypeInfo& info_;
+  std::mt19937 random_;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::unique_ptr<Matrix>> made_;
+};
+
+void check_format(const TypeInfo& info, Matrices& matrices, const std::string& set,
+                  bool all_sizes) {
   std::mt19937 random(info.id + 1);
   for (const Precision precision : {Precision::exact, Precision::fast}) {
     const std::unique_ptr<Operations> operations = quantloom::cpu::make_operations(precision);
@@ -176,7 +199,7 @@ void check_format(const TypeInfo& info, const std::string& set, bool all_sizes) 
     if (info.elements == 32) widths = {32, 96, 544};
     for (const std::int64_t columns : widths) {
       for (const std::int64_t rows : {1, 7, 17, 40}) {
-        const Matrix matrix = random_matrix(info, rows, columns, random);
+        const Matrix& matrix = matrices.get(rows, columns);
         std::vector<std::int64_t> counts = {1, 3, 17};
         if (rows == 40 || all_sizes) counts = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 65};
         if (rows == 17 && columns == widths[1]) counts = {63, 64, 65, 127, 128, 129};
@@ -187,7 +210,7 @@ void check_format(const TypeInfo& info, const std::string& set, bool all_sizes) 
         }
       }
     }
-    const Matrix matrix = random_matrix(info, 150, widths.back(), random);
+    const Matrix& matrix = matrices.get(150, widths.back());
     for (const std::int64_t tokens : {1, 5, 40}) {
       check_threads(*operations, matrix, tokens, random, name);
       check_not_finite(*operations, matrix, tokens, random, name);
@@ -201,17 +224,20 @@ int main(int argc, char** argv) {
   const bool all_sizes = argc > 1 && std::string(argv[1]) == "--all";
   const std::string only = argc > 1 && !all_sizes ? argv[1] : "";
   const std::string only_format = argc > 2 ? argv[2] : "";
-  for (const InstructionSet set : quantloom::cpu::available_instruction_sets()) {
-    const char* name = quantloom::cpu::to_string(set);
-    if (!only.empty() && only != name) continue;
-    quantloom::cpu::set_instruction_set(name);
-    worst[0] = worst[1] = 0;
-    for (const TypeInfo& info : quantloom::formats::type_table()) {
-      if (info.state != quantloom::formats::TypeState::served) continue;
-      if (!only_format.empty() && only_format != info.name) continue;
-      check_format(info, name, all_sizes);
+  const auto& sets = quantloom::cpu::available_instruction_sets();
+  for (const TypeInfo& info : quantloom::formats::type_table()) {
+    if (info.state != quantloom::formats::TypeState::served) continue;
+    if (!only_format.empty() && only_format != info.name) continue;
+    Matrices matrices(info);
+    for (const InstructionSet set : sets) {
+      const std::string name = quantloom::cpu::to_string(set);
+      if (!only.empty() && only != name) continue;
+      quantloom::cpu::set_instruction_set(name);
+      check_format(info, matrices, name, all_sizes);
     }
-    std::printf("%-12s highest error: exact %.2g, fast %.2g\n", name, worst[0], worst[1]);
+  }
+  for (const auto& [name, error] : worst) {
+    std::printf("%-18s highest error %.2g\n", name.c_str(), error);
   }
   if (failures == 0) std::printf("ok\n");
   return failures == 0 ? 0 : 1;

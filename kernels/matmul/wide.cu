@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(image_threads)
 
 __global__ void __launch_bounds__(image_threads)
     sum_splits_kernel(const __grid_constant__ StripList list, int strips, int splits,
-                      int padded_tokens, const float* sums, const float* scales) {
+                      int padded_tokens, int padded_rows, const float* sums, const float* scales) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
@@ -69,12 +69,11 @@ __global__ void __launch_bounds__(image_threads)
   const int i = blockIdx.x * image_threads + threadIdx.x, token = blockIdx.y;
   const int s = i / strip_rows, row = i % strip_rows;
   if (s >= (gated ? strips / 2 : strips)) return;
-  const std::int64_t width = (strips + wide_strips - 1) / wide_strips * wide_rows;
   const auto total = [&](int strip) {
     const int weight = find_strip(list, strip).weight;
     float sum = 0;
     for (int k = 0; k < splits; ++k) {
-      sum += sums[(static_cast<std::int64_t>(k) * padded_tokens + token) * width +
+      sum += sums[(static_cast<std::int64_t>(k) * padded_tokens + token) * padded_rows +
                   strip * strip_rows + row];
     }
     return sum * (scales[token] / power_of_two_scale(*list.largest[weight]));
@@ -113,7 +112,7 @@ MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_t
 }
 
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
-                        const float* sums, const float* scales, cudaStream_t stream) {
+                        int padded_rows, const float* sums, const float* scales, cudaStream_t stream) {
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
   const int threads = strips / unit * strip_rows;
   cudaLaunchConfig_t config{};
@@ -126,25 +125,26 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, sum_splits_kernel, list, strips, splits, padded_tokens, sums,
+  return cudaLaunchKernelEx(&config, sum_splits_kernel, list, strips, splits, padded_tokens,
+                            padded_rows, sums,
                             scales) == cudaSuccess
              ? MatmulStatus::done
              : MatmulStatus::cuda_error;
 }
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
-  const int row_tiles = (strips + wide_strips - 1) / wide_strips;
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
   double best = 0;
   // Cycles of a block: per column the tensor cores or decoding 256 rows, whichever is longer, and what a block and the
   // sum over splits cost besides (measured on an H200).
-  for (const int tile : {16, 64, 128}) {
+  for (const int tile : {16, 64, 128, 256}) {
+    const int row_tiles = (strips + wide_strips(tile) - 1) / wide_strips(tile);
     const int tiles = (tokens + tile - 1) / tile;
     for (int splits = 1; splits <= 16 && splits <= pieces; ++splits) {
       const int waves = (row_tiles * tiles * splits + processors - 1) / processors;
       const int columns_each = (pieces + splits - 1) / splits * piece_columns;
-      const double per_column = tile == 128 ? 20.0 : tile == 64 ? 14.0 : 12.0;
+      const double per_column = tile == 256 ? 22.0 : tile == 128 ? 38.0 : tile == 64 ? 22.0 : 17.0;
       const double sums = splits == 1 ? 0.0 : 4000.0 + 1e-3 * splits * tokens * strips * strip_rows;
       const double cycles = waves * (columns_each * per_column + 4000.0) + sums;
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
@@ -161,7 +161,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
   plan.scales = take(static_cast<std::size_t>(plan.padded_tokens) * 4);
   plan.x = take(static_cast<std::size_t>(plan.padded_tokens) * ((columns + 63) / 64) * 128);
   plan.sums = plan.splits > 1 ? take(static_cast<std::size_t>(plan.splits) * plan.padded_tokens *
-                                     row_tiles * wide_rows * 4)
+                                     (strips + 15) / 16 * 256 * 4)
                               : 0;
   return plan;
 }

@@ -8,14 +8,15 @@
 
 namespace quantloom::kernels {
 
-constexpr int wide_rows = 256;  // of the weights per block
-constexpr int wide_strips = wide_rows / strip_rows;
+// Rows of the weights per block. With 256 tokens a thread holds 128 sums, which leaves room for two warpgroups only.
+constexpr int wide_rows(int tile_tokens) { return tile_tokens == 256 ? 128 : 256; }
+constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / strip_rows; }
 
 // From here on the wide kernel is faster than stream_few (measured on an H200).
 constexpr int wide_least_tokens = 9;
 
 struct WidePlan {
-  int tile_tokens = 0;  // 16, 64 or 128
+  int tile_tokens = 0;  // 16, 64, 128 or 256
   int splits = 1;       // of the columns
   int padded_tokens = 0;
   std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
@@ -29,9 +30,9 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors);
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
                            __half* image, float* scales, bool overlap, cudaStream_t stream);
 
-// Adds the splits' sums [splits][padded tokens][strips rounded up to wide_rows] and applies the epilogue.
+// Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
-                        const float* sums, const float* scales, cudaStream_t stream);
+                        int padded_rows, const float* sums, const float* scales, cudaStream_t stream);
 
 using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, void* workspace,
                                     cudaStream_t);

@@ -1,5 +1,5 @@
-// Many tokens on Hopper. A block takes 256 rows and a tile of tokens: four warpgroups of 64 rows, whose warps each decode
-// their strip's pieces into wgmma's A registers (once per tile, whatever its width), and a warp that copies x.
+// Many tokens on Hopper. A block takes 256 rows (128 for 256 tokens) and a tile of tokens: warpgroups of 64 rows, whose warps each decode
+// their strip's pieces into wgmma's A registers (once per tile, whatever its width), and one warp copies x.
 #pragma once
 
 #include "matmul/codebook_planes.h"
@@ -10,8 +10,12 @@
 
 namespace quantloom::kernels {
 
-constexpr int wide_consumers = 2 * wide_rows;  // threads: a warp has a strip
-constexpr int wide_threads = wide_consumers + 32;
+// A warp has a strip. Up to 128 tokens one more warp copies x; with 256 the first one does it, so that the others
+// may have 255 registers.
+constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
+constexpr int wide_threads(int tile_tokens) {
+  return wide_consumers(tile_tokens) + (tile_tokens == 256 ? 0 : 32);
+}
 constexpr int wide_chunk = 64;  // columns of x per stage
 
 struct WideLayout {
@@ -29,15 +33,20 @@ __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-__device__ inline void consumer_barrier() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
+template <int threads>
+__device__ inline void consumer_barrier() {
+  asm volatile("bar.sync 1, %0;" ::"n"(threads) : "memory");
+}
 
 template <class P, int tile_tokens>
-__global__ void __launch_bounds__(wide_threads, 1)
+__global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     wide_matmul_kernel(const __grid_constant__ StripList list, int strips,
                        const __grid_constant__ WideLayout layout) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
+  constexpr int consumers = wide_consumers(tile_tokens), strips_here = wide_strips(tile_tokens);
+  constexpr bool own_producer = wide_threads(tile_tokens) > consumers;
   constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int tile = blockIdx.x % layout.tiles, rest = blockIdx.x / layout.tiles;
@@ -53,37 +62,38 @@ __global__ void __launch_bounds__(wide_threads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < layout.x_stages; ++i) {
       mbarrier_init(full + 8 * i, 1);
-      mbarrier_init(empty + 8 * i, wide_consumers / 32);
+      mbarrier_init(empty + 8 * i, consumers / 32);
     }
     mbarrier_init_fence();
   }
   P::load_table(shared + layout.table);
   __syncthreads();
 
-  if (warp >= wide_consumers / 32) {
-    {
-      cudaGridDependencySynchronize();
-      cudaTriggerProgrammaticLaunchCompletion();
-      int stage = 0;
-      std::uint32_t parity = 1;
-      for (int chunk = first_piece * 4; chunk < last_chunk; ++chunk) {
-        mbarrier_wait(empty + 8 * stage, parity);
-        if (lane == 0) mbarrier_expect(full + 8 * stage, stage_bytes);
-        __syncwarp();
-        if (lane < 8) {
-          const __half* from =
-              layout.image +
-              ((static_cast<std::int64_t>(chunk) * 8 + lane) * layout.padded_tokens + first_token) * 8;
-          bulk_copy(shared_address(shared + layout.x) + stage * stage_bytes + lane * tile_tokens * 16,
-                    from, tile_tokens * 16, full + 8 * stage);
-        }
-        __syncwarp();
-        if (++stage == layout.x_stages) stage = 0, parity ^= 1;
-      }
+  int fill_chunk = first_piece * 4, fill_stage = 0;
+  std::uint32_t fill_parity = 1;
+  const auto fill = [&] {
+    if (fill_chunk >= last_chunk) return;
+    mbarrier_wait(empty + 8 * fill_stage, fill_parity);
+    if (lane == 0) mbarrier_expect(full + 8 * fill_stage, stage_bytes);
+    __syncwarp();
+    if (lane < 8) {
+      const __half* from =
+          layout.image +
+          ((static_cast<std::int64_t>(fill_chunk) * 8 + lane) * layout.padded_tokens + first_token) * 8;
+      bulk_copy(shared_address(shared + layout.x) + fill_stage * stage_bytes + lane * tile_tokens * 16,
+                from, tile_tokens * 16, full + 8 * fill_stage);
     }
+    __syncwarp();
+    ++fill_chunk;
+    if (++fill_stage == layout.x_stages) fill_stage = 0, fill_parity ^= 1;
+  };
+  if (own_producer && warp == consumers / 32) {
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+    while (fill_chunk < last_chunk) fill();
   } else {
     const int t = lane & 3, g = lane >> 2;
-    const int strip_here = row_tile * wide_strips + warp;
+    const int strip_here = row_tile * strips_here + warp;
     const bool stored = strip_here < strips;
     const Strip strip = find_strip(list, stored ? strip_here : strips - 1);
     const int row_bytes = list.columns / F::elements * F::bytes;
@@ -107,6 +117,12 @@ __global__ void __launch_bounds__(wide_threads, 1)
       ++fetched;
     };
     for (int i = 0; i < layout.weight_stages; ++i) fetch_next();
+
+    if (!own_producer && warp == 0) {
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      for (int i = 0; i < layout.x_stages; ++i) fill();
+    }
 
     float d[tile_tokens / 2];
 #pragma unroll
@@ -142,6 +158,7 @@ __global__ void __launch_bounds__(wide_threads, 1)
           wgmma_wait<1>();
           if (half == 0 && previous >= 0 && lane == 0) mbarrier_arrive(empty + 8 * previous);
         }
+        if (!own_producer && warp == 0 && previous >= 0) fill();
         previous = stage;
         if (++stage == layout.x_stages) stage = 0, parity ^= 1;
       }
@@ -150,7 +167,8 @@ __global__ void __launch_bounds__(wide_threads, 1)
     }
     wgmma_wait<0>();
 
-    const int padded_rows = (strips + wide_strips - 1) / wide_strips * wide_rows;
+    constexpr int rows_here = wide_rows(tile_tokens);
+    const int padded_rows = (strips + strips_here - 1) / strips_here * rows_here;
     const auto for_sums = [&](auto&& fn) {
 #pragma unroll
       for (int i = 0; i < tile_tokens / 8; ++i) {
@@ -165,21 +183,21 @@ __global__ void __launch_bounds__(wide_threads, 1)
       float* sums = layout.sums + static_cast<std::int64_t>(split) * layout.padded_tokens * padded_rows;
       for_sums([&](int i, int token, int row) {
         if (token < list.tokens) {
-          sums[static_cast<std::int64_t>(token) * padded_rows + row_tile * wide_rows + warp * 16 + row] = d[i];
+          sums[static_cast<std::int64_t>(token) * padded_rows + row_tile * rows_here + warp * 16 + row] = d[i];
         }
       });
       return;
     }
     if (list.epilogue == MatmulEpilogue::gate_up) {
       // Even warps hold the gate's strip, odd ones the same strip of the other weight.
-      consumer_barrier();
+      consumer_barrier<consumers>();
       auto* other = reinterpret_cast<float*>(shared + layout.x) + (warp / 2) * tile_tokens * 16;
       if (warp % 2 == 1) {
         for_sums([&](int i, int token, int) {
           other[i * 32 + lane] = token < list.tokens ? d[i] * (layout.scales[token] * back) : 0.0f;
         });
       }
-      consumer_barrier();
+      consumer_barrier<consumers>();
       if (warp % 2 == 0 && stored) {
         for_sums([&](int i, int token, int row) {
           if (token < list.tokens) {
@@ -213,7 +231,7 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.image = reinterpret_cast<const __half*>(base + plan.x);
   layout.scales = reinterpret_cast<const float*>(base + plan.scales);
   layout.sums = reinterpret_cast<float*>(base + plan.sums);
-  constexpr int warps = wide_consumers / 32;
+  constexpr int warps = wide_consumers(tile_tokens) / 32;
   int at = 0;
   const auto take = [&](int bytes) {
     const int start = at;
@@ -234,10 +252,11 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
-  const int row_tiles = (strips + wide_strips - 1) / wide_strips;
+  constexpr int strips_here = wide_strips(tile_tokens);
+  const int row_tiles = (strips + strips_here - 1) / strips_here;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(row_tiles * layout.tiles * layout.splits));
-  config.blockDim = dim3(wide_threads);
+  config.blockDim = dim3(wide_threads(tile_tokens));
   config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
   config.stream = stream;
   cudaLaunchAttribute attribute{};
@@ -249,7 +268,8 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
     return MatmulStatus::cuda_error;
   }
   if (layout.splits == 1) return MatmulStatus::done;
-  return sum_splits(list, strips, layout.splits, layout.padded_tokens, layout.sums, layout.scales,
+  return sum_splits(list, strips, layout.splits, layout.padded_tokens,
+                    row_tiles * wide_rows(tile_tokens), layout.sums, layout.scales,
                     stream);
 }
 
@@ -260,6 +280,7 @@ MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan
   switch (plan.tile_tokens) {
     case 16: return launch_wide_tile<P, 16>(list, strips, plan, workspace, shared_limit, stream);
     case 64: return launch_wide_tile<P, 64>(list, strips, plan, workspace, shared_limit, stream);
+    case 256: return launch_wide_tile<P, 256>(list, strips, plan, workspace, shared_limit, stream);
     default: return launch_wide_tile<P, 128>(list, strips, plan, workspace, shared_limit, stream);
   }
 }

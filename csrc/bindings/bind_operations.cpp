@@ -1,5 +1,6 @@
-// The operations of ops/operations.h on NumPy arrays, one call at a time on any device, so that pytest can hold each
-// against the reference. Outputs are poisoned before the call and lie between sentinels that are checked after it.
+// The operations of ops/operations.h on NumPy arrays, one call at a time on any device, so that
+// pytest can hold each against the reference. Outputs are poisoned before the call and lie between
+// sentinels that are checked after it.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -81,8 +82,8 @@ class Runner {
     if (info == nullptr || info->bytes == 0 || columns <= 0 || columns % info->elements != 0) {
       refuse("the columns are not whole blocks of a known format", "columns");
     }
-    const auto row_bytes =
-        static_cast<std::int64_t>(info->bytes) * (columns / static_cast<std::int64_t>(info->elements));
+    const auto row_bytes = static_cast<std::int64_t>(info->bytes) *
+                           (columns / static_cast<std::int64_t>(info->elements));
     if (blocks.nbytes() == 0 || blocks.nbytes() % row_bytes != 0) {
       refuse("the bytes are not whole rows", "blocks");
     }
@@ -285,8 +286,9 @@ ops::CacheLayer make_cache(Runner& r, const std::string& type, std::int64_t capa
   return cache;
 }
 
-// Runs the tokens through rope_store and attention in calls of `chunk` tokens from position `first` on; positions
-// below `first` hold `past` keys and values, stored without rotation by the same operation.
+// Runs the tokens through rope_store and attention in calls of `chunk` tokens from position `first`
+// on; positions below `first` hold `past` keys and values, stored without rotation by the same
+// operation.
 py::dict attend(Runner& r, const Floats& q, const Floats& k, const Floats& v,
                 const std::optional<Floats>& q_norm, const std::optional<Floats>& k_norm,
                 float epsilon, const Floats& table, bool interleaved, const std::string& cache_type,
@@ -296,8 +298,8 @@ py::dict attend(Runner& r, const Floats& q, const Floats& k, const Floats& v,
   const py::ssize_t kv_heads = k.shape(1);
   const py::ssize_t first = past_k.shape(0);
   if (first + tokens > capacity) refuse("the tokens do not fit the capacity", "capacity");
-  const ops::CacheLayer cache = make_cache(r, cache_type, capacity, static_cast<int>(kv_heads),
-                                           static_cast<int>(size));
+  const ops::CacheLayer cache =
+      make_cache(r, cache_type, capacity, static_cast<int>(kv_heads), static_cast<int>(size));
   ops::Operations& o = r.operations();
   if (first > 0) {
     const std::int32_t zero = 0;

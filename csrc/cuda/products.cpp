@@ -63,20 +63,20 @@ void check_matmul(kernels::MatmulStatus status, const ops::Weight& weight, std::
 }  // namespace
 
 std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision precision) {
+  // What a call needs depends on its shape alone, and not monotonically: few rows are split along
+  // the columns. A call between these that needs more is cut in two.
+  constexpr std::int64_t fine = 16384;
+  const std::int64_t most_rows = std::max(limits.vocabulary, 2 * limits.width);
+  kernels::MatmulArguments a;
+  a.format = formats::Format::q8_0;
+  a.columns = (limits.width + 255) / 256 * 256;
+  a.precision = matmul_precision(precision);
   std::size_t most = 0;
-  for (const formats::TypeInfo& type : formats::type_table()) {
-    if (type.state != formats::TypeState::served) continue;
-    // Regimes change at powers of two, so their last and first sizes are tried.
-    for (std::int64_t step = 1; step <= 2 * limits.tokens; step *= 2) {
-      for (const std::int64_t tokens : {step, step + 1}) {
-        kernels::MatmulArguments a;
-        a.format = static_cast<formats::Format>(type.id);
-        a.columns = (limits.width + 255) / 256 * 256;
-        a.tokens = std::min(tokens, limits.tokens);
-        a.precision = matmul_precision(precision);
-        a.weights[0].rows = std::max(limits.vocabulary, 2 * limits.width);
-        most = std::max(most, kernels::matmul_workspace_bytes(a));
-      }
+  for (std::int64_t rows = 256; rows < most_rows + 2048; rows += rows < fine ? 256 : 2048) {
+    a.weights[0].rows = rows;
+    for (std::int64_t tokens = 8; tokens < limits.tokens + 8; tokens += tokens < 16 ? 8 : 16) {
+      a.tokens = std::min(tokens, limits.tokens);
+      most = std::max(most, kernels::matmul_workspace_bytes(a));
     }
   }
   return most;
@@ -120,12 +120,7 @@ void Products::from_planes(const float* x, std::int64_t tokens,
                     outputs[i].out};
   }
   a.epilogue = accumulate ? kernels::MatmulEpilogue::add : kernels::MatmulEpilogue::store;
-  a.precision = matmul_precision(precision_);
-  a.workspace = workspace_.get();
-  a.workspace_bytes = workspace_bytes_;
-  a.overlap = true;
-  const device::CurrentDevice current(device_);
-  check_matmul(kernels::matmul(a, stream_), first, tokens, stream_);
+  launch(a, first);
 }
 
 bool Products::run_gated(const float* x, std::int64_t tokens, const ops::Weight& gate,
@@ -141,13 +136,30 @@ bool Products::run_gated(const float* x, std::int64_t tokens, const ops::Weight&
   a.weights[1] = {up.planes, up.rows, nullptr, nullptr};
   a.epilogue = kernels::MatmulEpilogue::gate_up;
   a.activation = matmul_activation(activation);
+  launch(a, gate);
+  return true;
+}
+
+void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
   a.precision = matmul_precision(precision_);
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
   a.overlap = true;
   const device::CurrentDevice current(device_);
-  check_matmul(kernels::matmul(a, stream_), gate, tokens, stream_);
-  return true;
+  const kernels::MatmulStatus status = kernels::matmul(a, stream_);
+  if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1) {
+    const std::int64_t all = a.tokens;
+    a.tokens = all / 2;
+    launch(a, named);
+    a.x += a.tokens * a.columns;
+    for (int i = 0; i < a.weight_count; ++i) {
+      if (a.weights[i].out != nullptr) a.weights[i].out += a.tokens * a.weights[i].rows;
+    }
+    a.tokens = all - a.tokens;
+    launch(a, named);
+    return;
+  }
+  check_matmul(status, named, a.tokens, stream_);
 }
 
 void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,

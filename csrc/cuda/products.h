@@ -5,6 +5,7 @@
 #include <span>
 
 #include "device/runtime.h"
+#include "matmul/matmul.h"
 #include "ops/operations.h"
 
 namespace quantloom::cuda {
@@ -14,7 +15,7 @@ class Products {
   Products(const device::Device& device, ops::Precision precision, device::Stream stream)
       : device_(device), precision_(precision), stream_(stream) {}
 
-  // Bytes of workspace that any call within the limits needs.
+  // Bytes of workspace with which calls within the limits run whole.
   static std::size_t workspace_bytes(const ops::Limits& limits, ops::Precision precision);
   void set_workspace(ops::Buffer workspace, std::size_t bytes);
 
@@ -29,6 +30,7 @@ class Products {
  private:
   void from_planes(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
                    bool accumulate);
+  void launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);
 

@@ -17,7 +17,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 struct RealRange {
   const char* name;
-  double SamplerOptions::*field;
+  double SamplerOptions::* field;
   double low;
   double high;
   bool low_allowed;

@@ -40,7 +40,7 @@ constexpr std::array table{
 
 struct IntegerRule {
   const char* key;  // after the architecture's prefix
-  std::int64_t Hyperparameters::*field;
+  std::int64_t Hyperparameters::* field;
   Presence presence;
   std::int64_t low;
   std::int64_t high;
@@ -48,7 +48,7 @@ struct IntegerRule {
 
 struct RealRule {
   const char* key;
-  double Hyperparameters::*field;
+  double Hyperparameters::* field;
   Presence presence;
   double low;
   double high;

@@ -44,14 +44,14 @@ struct MatrixRule {
   const char* name;
   Length rows;
   Length columns;
-  ops::Weight Owner::*field;
+  ops::Weight Owner::* field;
 };
 
 template <typename Owner>
 struct VectorRule {
   const char* name;
   Length length;
-  const float* Owner::*field;
+  const float* Owner::* field;
   Part part = nullptr;  // null: required
 };
 

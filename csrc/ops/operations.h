@@ -37,9 +37,9 @@ struct Weight {
       nullptr;  // the rows' GGUF blocks as they stand in the file; null where only planes are kept
   int file = -1;  // descriptor of the file that `blocks` are mapped from, before place(), or -1
   std::uint64_t file_offset = 0;  // of the blocks
-  const void* planes = nullptr;  // the same bits repacked for the GPU (kernels/); null on the CPU
-  bool looked_up = false;        // embed() reads single rows of it
-  bool multiplied = true;        // norm_project() and the like multiply by it
+  const void* planes = nullptr;   // the same bits repacked for the GPU (kernels/); null on the CPU
+  bool looked_up = false;         // embed() reads single rows of it
+  bool multiplied = true;         // norm_project() and the like multiply by it
 };
 
 // out = x * transpose(weight) + bias, with x [tokens, weight.columns].

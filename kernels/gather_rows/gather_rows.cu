@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(32)
   const std::int64_t row_bytes = columns / F::elements * F::bytes;
   const std::uint8_t* piece = planes + token / strip_rows * (strip_rows * row_bytes) +
                               static_cast<std::int64_t>(p) * P::piece_bytes;
-  std::uint8_t* to =
-      blocks + blockIdx.x * row_bytes + static_cast<std::int64_t>(p) * (P::piece_bytes / strip_rows);
+  std::uint8_t* to = blocks + blockIdx.x * row_bytes +
+                     static_cast<std::int64_t>(p) * (P::piece_bytes / strip_rows);
   if constexpr (P::quant_bytes > 0) {
     for (int i = lane; i < n / P::block_groups * F::bytes; i += 32) to[i] = 0;
     __syncwarp();

@@ -10,8 +10,7 @@ cudaError_t launch_raw_matmul(const RawMatmul& a, cudaStream_t stream);
 
 cudaError_t raw_matmul(const RawMatmul& arguments, cudaStream_t stream) {
   return formats::visit_format(
-      arguments.format,
-      [&]<class F>(F) { return launch_raw_matmul<F>(arguments, stream); },
+      arguments.format, [&]<class F>(F) { return launch_raw_matmul<F>(arguments, stream); },
       [] { return cudaErrorInvalidValue; });
 }
 

@@ -1,5 +1,5 @@
-// Matrix product straight from GGUF blocks as they stand in the file, in float32: the oracle of the packed kernels, and
-// what serves a matrix whose shape they do not take.
+// Matrix product straight from GGUF blocks as they stand in the file, in float32: the oracle of the
+// packed kernels, and what serves a matrix whose shape they do not take.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -22,7 +22,8 @@ struct RawMatmul {
   float* out;         // [tokens, rows]
 };
 
-// Errors: cudaErrorInvalidValue for a format that is not in the list or columns that are not whole blocks.
+// Errors: cudaErrorInvalidValue for a format that is not in the list or columns that are not whole
+// blocks.
 cudaError_t raw_matmul(const RawMatmul& arguments, cudaStream_t stream);
 
 }  // namespace quantloom::kernels

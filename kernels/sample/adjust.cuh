@@ -1,5 +1,5 @@
-// Steps 1 to 3 of the sampler: bias, penalties, the highest logit; and the softmax of the raw logits where
-// log-probabilities are wanted.
+// Steps 1 to 3 of the sampler: bias, penalties, the highest logit; and the softmax of the raw
+// logits where log-probabilities are wanted.
 #pragma once
 
 #include "sample/workspace.cuh"
@@ -98,15 +98,19 @@ __device__ inline void adjust_slice(const ops::Sample& a, int position, int begi
     float logit = logits[i];
     logit = logit > 0.0f ? __fdiv_rn(logit, p.repetition_penalty)
                          : __fmul_rn(logit, p.repetition_penalty);
-    logits[i] = __fsub_rn(
-        logit, __fadd_rn(__fmul_rn(static_cast<float>(counts[i]), p.frequency_penalty),
-                         p.presence_penalty));
+    logits[i] =
+        __fsub_rn(logit, __fadd_rn(__fmul_rn(static_cast<float>(counts[i]), p.frequency_penalty),
+                                   p.presence_penalty));
   }
   __syncthreads();
 }
 
 // The slices' parts together; the last block to arrive.
 __device__ inline void merge_slices(const ops::Sample& a, int position, SampleSpace& space) {
+  for (int i = threadIdx.x; i < bins; i += blockDim.x) {
+    space.bin_counts[i] = 0;
+    space.bin_masses[i] = 0;
+  }
   const bool mine = threadIdx.x < adjust_blocks;
   const SlicePart& part = space.slices[mine ? threadIdx.x : 0];
   const int not_finite = block_min_int(mine ? part.not_finite : no_token);
@@ -146,6 +150,7 @@ __device__ inline void merge_slices(const ops::Sample& a, int position, SampleSp
   space.status = static_cast<int>(status);
   space.best = best;
   space.candidates = 0;
+  space.near = 0;
   if (a.greedy || temperature == 0.0f || status != ops::ChoiceStatus::chosen) {
     // Later kernels of this call see that nothing is left to do.
     if (status == ops::ChoiceStatus::chosen) space.status = -1;
@@ -183,8 +188,9 @@ __global__ void __launch_bounds__(adjust_threads) adjust(ops::Sample a, SampleAr
       sum += exp(static_cast<double>(logits[i]) - static_cast<double>(key_logit(raw_best)));
     }
     sum = block_sum_double(sum);
-    block_top(size, a.top_log_probabilities, [&](int i) { return make_key(logits[i], begin + i); },
-              part.raw_top);
+    block_top(
+        size, a.top_log_probabilities, [&](int i) { return make_key(logits[i], begin + i); },
+        part.raw_top);
     if (threadIdx.x == 0) {
       part.raw_best = raw_best;
       part.raw_sum = sum;

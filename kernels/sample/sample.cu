@@ -42,9 +42,10 @@ __global__ void __launch_bounds__(draw_threads) draw(ops::Sample a, SampleArrays
   const int position = static_cast<int>(*a.first + a.count);
   const float highest = __fdiv_rn(key_logit(space.best), a.parameters->temperature);
   DrawPart best{0, -1};
-  const int size = space.candidates;
-  for (int i = blockIdx.x * draw_threads + threadIdx.x; i < size; i += gridDim.x * draw_threads) {
-    const Key key = arrays.keys[i];
+  const Candidates all = candidates(arrays);
+  for (int i = blockIdx.x * draw_threads + threadIdx.x; i < all.size;
+       i += gridDim.x * draw_threads) {
+    const Key key = all.keys[i];
     if (key < space.cut) continue;
     const float logit = key_logit(key);
     if (space.typical != 0) {
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(draw_threads) draw(ops::Sample a, SampleArrays
 }  // namespace
 
 std::int64_t sample_workspace_bytes(std::int64_t vocabulary) {
-  return space_bytes + vocabulary * static_cast<std::int64_t>(2 * sizeof(Key) + sizeof(float));
+  return space_bytes + vocabulary * static_cast<std::int64_t>(4 * sizeof(Key) + sizeof(float));
 }
 
 cudaError_t sample(const ops::Sample& arguments, void* workspace, cudaStream_t stream) {
@@ -92,6 +93,7 @@ cudaError_t sample(const ops::Sample& arguments, void* workspace, cudaStream_t s
       arguments, arrays);
   if (!arguments.greedy) {
     weigh<<<adjust_blocks, weigh_threads, 0, stream>>>(arguments, arrays);
+    narrow<<<adjust_blocks, weigh_threads, 0, stream>>>(arguments, arrays);
     select_kept<<<1, select_threads, 0, stream>>>(arguments, arrays);
     draw<<<draw_blocks, draw_threads, 0, stream>>>(arguments, arrays);
   }

@@ -14,8 +14,8 @@ inline constexpr std::int64_t largest_vocabulary = 262144;
 // Device memory that sample() needs; zeroed before its first call, left ready for the next.
 std::int64_t sample_workspace_bytes(std::int64_t vocabulary);
 
-// Every pointer of `arguments` is device memory, or pinned host memory for `results`. Errors: cudaErrorInvalidValue
-// for a vocabulary of 0 or above largest_vocabulary.
+// Every pointer of `arguments` is device memory, or pinned host memory for `results`. Errors:
+// cudaErrorInvalidValue for a vocabulary of 0 or above largest_vocabulary.
 cudaError_t sample(const ops::Sample& arguments, void* workspace, cudaStream_t stream);
 
 }  // namespace quantloom::kernels

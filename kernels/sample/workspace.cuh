@@ -44,10 +44,17 @@ struct DrawPart {
   int token;  // -1: none
 };
 
-// Masses are integers of 2^-45, so that their sum is the same in any order. Candidates further than 31 below the
-// highest have mass 0 there and cannot win the draw; they are left out.
+// Masses are integers of 2^-45, so that their sum is the same in any order. Candidates further than
+// 31 below the highest have mass 0 there and cannot win the draw; they are left out.
 constexpr double mass_unit = 35184372088832.0;
 constexpr float candidate_range = 31.0f;
+
+// How far a candidate lies below the highest, in steps of 1/16.
+constexpr int bins = 512;
+__device__ inline int bin_of(float highest, float logit) {
+  const int bin = static_cast<int>((highest - logit) * 16.0f);
+  return bin < bins ? bin : bins - 1;
+}
 
 struct SampleSpace {
   unsigned arrived;  // blocks that have finished; back to 0 after the last
@@ -58,23 +65,32 @@ struct SampleSpace {
   float raw_highest;
   double raw_log_sum;
   Key raw_top[top_slots];
-  // Kept: key >= cut, and where `typical`: |surprise - entropy| below typical_distance, or equal and
-  // key >= typical_cut.
+  // Kept: key >= cut, and where `typical`: |surprise - entropy| below typical_distance, or equal
+  // and key >= typical_cut.
   Key cut;
   int typical;
   double log_mass;
   double entropy;
   double typical_distance;
   Key typical_cut;
+  // Counts and masses of the candidates by bin; from them the last bin that steps 4 to 6 can keep.
+  unsigned bin_counts[bins];
+  unsigned long long bin_masses[bins];
+  unsigned long long whole_mass;
+  unsigned weighed;  // blocks that have finished; back to 0 after the last
+  int last_bin;
+  int near;  // candidates up to last_bin, in arrays of their own
   SlicePart slices[adjust_blocks];
   DrawPart draws[draw_blocks];
 };
 
-// After SampleSpace: float adjusted[vocabulary], Key keys[vocabulary], masses[vocabulary].
+// After SampleSpace, [vocabulary] each.
 struct SampleArrays {
   SampleSpace* space;
   Key* keys;
   unsigned long long* masses;
+  Key* near_keys;
+  unsigned long long* near_masses;
   float* adjusted;
 };
 
@@ -83,9 +99,12 @@ constexpr std::int64_t space_bytes = (sizeof(SampleSpace) + 255) / 256 * 256;
 inline SampleArrays sample_arrays(void* workspace, std::int64_t vocabulary) {
   char* base = static_cast<char*>(workspace);
   Key* keys = reinterpret_cast<Key*>(base + space_bytes);
-  unsigned long long* masses = keys + vocabulary;
-  return {reinterpret_cast<SampleSpace*>(base), keys, masses,
-          reinterpret_cast<float*>(masses + vocabulary)};
+  return {reinterpret_cast<SampleSpace*>(base),
+          keys,
+          keys + vocabulary,
+          keys + 2 * vocabulary,
+          keys + 3 * vocabulary,
+          reinterpret_cast<float*>(keys + 4 * vocabulary)};
 }
 
 // |surprise - entropy| of a candidate, with surprise = -log of its share of the kept mass.

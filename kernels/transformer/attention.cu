@@ -12,8 +12,8 @@ cudaError_t attention(const Attention& arguments, cudaStream_t stream) {
   if (arguments.tokens == 0) return cudaSuccess;
   const Cache& cache = arguments.cache;
   if (cache.kv_heads <= 0 || arguments.heads % cache.kv_heads != 0) return cudaErrorInvalidValue;
-  const bool tiled = cache.type != CacheType::f32 && cache.head_size % 32 == 0 &&
-                     cache.head_size <= 128;
+  const bool tiled =
+      cache.type != CacheType::f32 && cache.head_size % 32 == 0 && cache.head_size <= 128;
   if (!tiled) return attention_any(arguments, stream);
   if (arguments.tokens <= decode_tokens) return attention_decode(arguments, stream);
   return attention_prefill(arguments, stream);

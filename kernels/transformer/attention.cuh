@@ -10,8 +10,9 @@ constexpr int rows_per_partial = 8;  // query rows that share one reading of the
 constexpr int decode_tokens = 8;     // calls of at most so many tokens split the cache over blocks
 constexpr int counter_slots = 4096;  // (kv head, row group) pairs of one call
 
-// Where the parts of a split cache meet: counters, which must be zero before the first call and are left zero, then
-// [partial_slots][rows_per_partial] of (peak, mass), then [partial_slots][rows_per_partial][head_size] of sums.
+// Where the parts of a split cache meet: counters, which must be zero before the first call and are
+// left zero, then [partial_slots][rows_per_partial] of (peak, mass), then
+// [partial_slots][rows_per_partial][head_size] of sums.
 struct PartialSpace {
   int* counters;
   float2* peaks;

@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(32 * warps) any(Attention a) {
 #pragma unroll
     for (int i = 0; i < most_per_lane; ++i) {
       const int at = 32 * i + lane;
-      if (at < size) score += q[i] * element(a.cache, a.cache.keys, a.cache.key_scales, base + p, at);
+      if (at < size)
+        score += q[i] * element(a.cache, a.cache.keys, a.cache.key_scales, base + p, at);
     }
     score = warp_sum(score);
     if (a.soft_cap > 0) score = a.soft_cap * tanhf(score / a.soft_cap);

@@ -1,7 +1,10 @@
-// Few tokens against a long cache: the cache is split over blocks (flash decoding, Dao et al. 2023), each of four warps
-// that take 16 positions in turn. The block that finishes last adds the parts in their order.
+// Few tokens against a long cache: the cache is split over blocks (flash decoding, Dao et al.
+// 2023), each of four warps that take 16 positions in turn. The block that finishes last adds the
+// parts in their order.
 #include "transformer/attention.cuh"
 #include "transformer/attention_tile.cuh"
+#include "transformer/overlap.cuh"
+#include "transformer/reduce.cuh"
 
 namespace quantloom::kernels {
 namespace {
@@ -13,6 +16,7 @@ template <int head_size, bool q8_0>
 __global__ void __launch_bounds__(32 * warps) decode(Attention a, int row_groups) {
   __shared__ float sums[warps][rows_per_partial][head_size];
   __shared__ float2 peaks[warps][rows_per_partial];
+  __shared__ float shrinks[rows_per_partial][partial_slots];
   __shared__ bool last_block;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -20,6 +24,7 @@ __global__ void __launch_bounds__(32 * warps) decode(Attention a, int row_groups
   const int first_row = (blockIdx.y % row_groups) * rows_per_partial;
   const int per_kv_head = a.heads / a.cache.kv_heads;
   const int rows = a.tokens * per_kv_head;
+  wait_for_previous();
   const std::int64_t first = *a.first;
 
   // The positions that any row of this block sees, cut into equal parts of whole steps.
@@ -47,10 +52,9 @@ __global__ void __launch_bounds__(32 * warps) decode(Attention a, int row_groups
 
   AttentionTile<head_size, q8_0> tile;
   for (std::int64_t at = from + warp * tile_positions; at < to; at += step_positions) {
-    tile.template step<true>(q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
-                             [&](int, std::int64_t p) {
-                               return p < to && p <= position && p >= oldest;
-                             });
+    tile.template step<true>(
+        q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
+        [&](int, std::int64_t p) { return p < to && p <= position && p >= oldest; });
   }
   tile.finish();
   if (lane % 4 == 0) peaks[warp][lane / 4] = {tile.peak[0], tile.mass[0]};
@@ -62,7 +66,9 @@ __global__ void __launch_bounds__(32 * warps) decode(Attention a, int row_groups
     const int target = first_row + r;
     if (target >= rows) return;
     a.out[(std::int64_t{target / per_kv_head} * a.heads + kv_head * per_kv_head +
-           target % per_kv_head) * head_size + dimension] = value;
+           target % per_kv_head) *
+              head_size +
+          dimension] = value;
   };
   const PartialSpace space = partial_space(a.workspace);
   const std::int64_t slot = std::int64_t{blockIdx.y} * gridDim.x;
@@ -94,22 +100,45 @@ __global__ void __launch_bounds__(32 * warps) decode(Attention a, int row_groups
   __syncthreads();
   if (!last_block) return;
   __threadfence();
-  for (int i = threadIdx.x; i < rows_per_partial * head_size; i += 32 * warps) {
-    const int r = i / head_size;
+  // A warp has two rows: first the parts' weights, then the sums, many loads under way at once.
+  constexpr int own = rows_per_partial / warps;
+  constexpr int columns = head_size / 32;
+  float total[own][columns] = {};
+  float mass[own] = {};
+#pragma unroll
+  for (int k = 0; k < own; ++k) {
+    const int r = warp + k * warps;
     float top = -INFINITY;
-    for (int p = 0; p < parts; ++p) {
+    for (int p = lane; p < parts; p += 32) {
       top = fmaxf(top, __ldcg(&space.peaks[(slot + p) * rows_per_partial + r].x));
     }
+    top = warp_max(top);
     const float origin = top == -INFINITY ? 0.0f : top;
-    float sum = 0;
-    float mass = 0;
-    for (int p = 0; p < parts; ++p) {
+    for (int p = lane; p < parts; p += 32) {
       const float2 peak = __ldcg(&space.peaks[(slot + p) * rows_per_partial + r]);
       const float shrink = exp2f(peak.x - origin);
-      sum += shrink * __ldcg(&space.sums[(slot + p) * rows_per_partial * head_size + i]);
-      mass += shrink * peak.y;
+      shrinks[r][p] = shrink;
+      mass[k] += shrink * peak.y;
     }
-    write_out(r, i % head_size, sum / mass);
+    mass[k] = warp_sum(mass[k]);
+  }
+  __syncwarp();
+#pragma unroll 4
+  for (int p = 0; p < parts; ++p) {
+#pragma unroll
+    for (int k = 0; k < own; ++k) {
+      const int r = warp + k * warps;
+      const float* from = space.sums + ((slot + p) * rows_per_partial + r) * head_size + lane;
+#pragma unroll
+      for (int c = 0; c < columns; ++c) total[k][c] += shrinks[r][p] * __ldcg(from + 32 * c);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < own; ++k) {
+#pragma unroll
+    for (int c = 0; c < columns; ++c) {
+      write_out(warp + k * warps, lane + 32 * c, total[k][c] / mass[k]);
+    }
   }
   if (threadIdx.x == 0) space.counters[blockIdx.y] = 0;
 }
@@ -125,11 +154,9 @@ cudaError_t launch(const Attention& a, cudaStream_t stream) {
   splits = splits < steps ? splits : steps;
   const dim3 grid(static_cast<unsigned>(splits < 1 ? 1 : splits), pairs);
   if (a.cache.type == CacheType::q8_0) {
-    decode<head_size, true><<<grid, 32 * warps, 0, stream>>>(a, row_groups);
-  } else {
-    decode<head_size, false><<<grid, 32 * warps, 0, stream>>>(a, row_groups);
+    return launch_overlapped(decode<head_size, true>, grid, 32 * warps, 0, stream, a, row_groups);
   }
-  return cudaGetLastError();
+  return launch_overlapped(decode<head_size, false>, grid, 32 * warps, 0, stream, a, row_groups);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Many tokens: each warp holds 16 query rows; the four warps of a block walk the same positions, so that the cache is
-// read once from L2 and three times from L1. Rows are (token, head of the group), all on one KV head.
+// Many tokens: each warp holds 16 query rows; the four warps of a block walk the same positions, so
+// that the cache is read once from L2 and three times from L1. Rows are (token, head of the group),
+// all on one KV head.
 #include "transformer/attention.cuh"
 #include "transformer/attention_tile.cuh"
 
@@ -52,10 +53,9 @@ __global__ void __launch_bounds__(32 * warps) prefill(Attention a) {
       tile.template step<false>(q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
                                 [](int, std::int64_t) { return true; });
     } else {
-      tile.template step<false>(q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
-                                [&](int half, std::int64_t p) {
-                                  return p <= position[half] && p >= oldest[half];
-                                });
+      tile.template step<false>(
+          q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
+          [&](int half, std::int64_t p) { return p <= position[half] && p >= oldest[half]; });
     }
   }
   tile.finish();

@@ -1,9 +1,11 @@
-// The inner step of attention for one warp: 16 query rows against 16 cached positions with mma.m16n8k16.
+// The inner step of attention for one warp: 16 query rows against 16 cached positions with
+// mma.m16n8k16.
 //
-// A sum over head dimensions or positions does not care for their order, so each thread reads 16 neighbouring bytes
-// of K or V from global memory straight into the fragment registers: no shared memory, no ldmatrix.
-// Thread (r = lane / 4, c = lane % 4) holds, for K, positions r and r + 8, dimensions (4j + c) * 8 .. + 7 of chunk j;
-// for V, positions 2c, 2c + 1, 2c + 8, 2c + 9, dimensions (8m + r) * 8 .. + 7 of group m.
+// A sum over head dimensions or positions does not care for their order, so each thread reads 16
+// neighbouring bytes of K or V from global memory straight into the fragment registers: no shared
+// memory, no ldmatrix. Thread (r = lane / 4, c = lane % 4) holds, for K, positions r and r + 8,
+// dimensions (4j + c) * 8 .. + 7 of chunk j; for V, positions 2c, 2c + 1, 2c + 8, 2c + 9,
+// dimensions (8m + r) * 8 .. + 7 of group m.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -41,8 +43,7 @@ __device__ inline uint4 scale_int8(uint2 quants, __half scale) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     // A byte under 0x64 is the half 1024 + byte.
-    const std::uint32_t raw =
-        __byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362);
+    const std::uint32_t raw = __byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362);
     const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), both);
     to[i] = *reinterpret_cast<const std::uint32_t*>(&value);
   }
@@ -65,8 +66,8 @@ struct AttentionTile {
     if constexpr (q8_0) {
       const uint2 quants = __ldg(reinterpret_cast<const uint2*>(
           static_cast<const std::int8_t*>(plane) + row * head_size + dimension));
-      return scale_int8(quants, __ldg(static_cast<const __half*>(scales) +
-                                      row * (head_size / 32) + dimension / 32));
+      return scale_int8(quants, __ldg(static_cast<const __half*>(scales) + row * (head_size / 32) +
+                                      dimension / 32));
     } else {
       return __ldg(reinterpret_cast<const uint4*>(static_cast<const __half*>(plane) +
                                                   row * head_size + dimension));
@@ -74,8 +75,8 @@ struct AttentionTile {
   }
 
   // One tile of positions begin .. begin + 15; `last` is the highest that may be read.
-  // `mask(row_half, position)` says whether row r + 8 * row_half sees it. In split mode rows 8 .. 15 carry what
-  // halves miss of rows 0 .. 7, so products have 22 bits.
+  // `mask(row_half, position)` says whether row r + 8 * row_half sees it. In split mode rows 8 ..
+  // 15 carry what halves miss of rows 0 .. 7, so products have 22 bits.
   template <bool split, class Mask>
   __device__ void step(const std::uint32_t (&q)[2 * key_chunks][4], const Cache& cache, int kv_head,
                        std::int64_t begin, std::int64_t last, float cap, float cap_scale,
@@ -93,8 +94,8 @@ struct AttentionTile {
     for (int tile = 0; tile < 2; ++tile) {
 #pragma unroll
       for (int j = 0; j < key_chunks; ++j) {
-        keys[tile][j] = read(cache.keys, cache.key_scales, clamp(begin + 8 * tile + r),
-                             (4 * j + c) * 8);
+        keys[tile][j] =
+            read(cache.keys, cache.key_scales, clamp(begin + 8 * tile + r), (4 * j + c) * 8);
       }
     }
     uint4 values[4][value_groups];
@@ -204,7 +205,8 @@ struct AttentionTile {
     }
   }
 
-  // f(dimension, value) for the two columns of each output tile of row r + 8 * half that this thread holds.
+  // f(dimension, value) for the two columns of each output tile of row r + 8 * half that this
+  // thread holds.
   template <bool split, class Function>
   __device__ void for_each_output(int half, Function f) const {
     const int c = threadIdx.x % 4;

@@ -1,3 +1,4 @@
+#include "transformer/overlap.cuh"
 #include "transformer/reduce.cuh"
 #include "transformer/transformer.h"
 
@@ -14,7 +15,14 @@ __global__ void __launch_bounds__(threads) rms_norm_wide(RmsNorm a) {
   float4* out = reinterpret_cast<float4*>(a.out + std::int64_t{blockIdx.x} * a.width);
   const int count = a.width / 4;
   float4 held[kept];
+  float4 weights[kept];
   float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kept; ++i) {
+    const int at = i * threads + threadIdx.x;
+    weights[i] = at < count ? weight[at] : float4{0, 0, 0, 0};
+  }
+  wait_for_previous();
 #pragma unroll
   for (int i = 0; i < kept; ++i) {
     const int at = i * threads + threadIdx.x;
@@ -28,16 +36,17 @@ __global__ void __launch_bounds__(threads) rms_norm_wide(RmsNorm a) {
   }
   const float scale =
       1.0f / sqrtf(block_sum(sum, scratch) / static_cast<float>(a.width) + a.epsilon);
-  const auto store = [&](int at, const float4& v) {
-    const float4 w = weight[at];
+  const auto store = [&](int at, const float4& v, const float4& w) {
     out[at] = {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w};
   };
 #pragma unroll
   for (int i = 0; i < kept; ++i) {
     const int at = i * threads + threadIdx.x;
-    if (at < count) store(at, held[i]);
+    if (at < count) store(at, held[i], weights[i]);
   }
-  for (int at = kept * threads + threadIdx.x; at < count; at += threads) store(at, x[at]);
+  for (int at = kept * threads + threadIdx.x; at < count; at += threads) {
+    store(at, x[at], weight[at]);
+  }
 }
 
 // Rows whose width is not a multiple of 4.
@@ -45,6 +54,7 @@ __global__ void __launch_bounds__(threads) rms_norm_any(RmsNorm a) {
   __shared__ float scratch[threads / 32];
   const float* x = a.x + std::int64_t{blockIdx.x} * a.width;
   float* out = a.out + std::int64_t{blockIdx.x} * a.width;
+  wait_for_previous();
   float sum = 0;
   for (int i = threadIdx.x; i < a.width; i += threads) sum += x[i] * x[i];
   const float scale =
@@ -56,12 +66,8 @@ __global__ void __launch_bounds__(threads) rms_norm_any(RmsNorm a) {
 
 cudaError_t rms_norm(const RmsNorm& arguments, cudaStream_t stream) {
   if (arguments.rows == 0) return cudaSuccess;
-  if (arguments.width % 4 == 0) {
-    rms_norm_wide<<<arguments.rows, threads, 0, stream>>>(arguments);
-  } else {
-    rms_norm_any<<<arguments.rows, threads, 0, stream>>>(arguments);
-  }
-  return cudaGetLastError();
+  const auto kernel = arguments.width % 4 == 0 ? rms_norm_wide : rms_norm_any;
+  return launch_overlapped(kernel, dim3(arguments.rows), threads, 0, stream, arguments);
 }
 
 }  // namespace quantloom::kernels

@@ -1,6 +1,8 @@
-// One warp per head of one token: the head is normed and rotated in shared memory, then written out.
+// One warp per head of one token: the head is normed and rotated in shared memory, then written
+// out.
 #include <cuda_fp16.h>
 
+#include "transformer/overlap.cuh"
 #include "transformer/reduce.cuh"
 #include "transformer/transformer.h"
 
@@ -10,7 +12,8 @@ namespace {
 constexpr int warps = 4;
 constexpr int largest_head = 512;
 
-// 32 values to int8 with their half scale. A value that is not finite makes the scale NaN, never a number.
+// 32 values to int8 with their half scale. A value that is not finite makes the scale NaN, never a
+// number.
 __device__ void store_q8_0(float value, int lane, std::int8_t* quants, __half* scale) {
   const float magnitude = warp_max(fabsf(value));
   const bool finite = __all_sync(0xffffffffu, isfinite(value));
@@ -68,6 +71,7 @@ __global__ void __launch_bounds__(32 * warps) rope_store_kernel(RopeStore a) {
   const int size = a.cache.head_size;
   const int slot = blockIdx.x * warps + threadIdx.x / 32;  // q heads, then k heads, then v heads
   const int kv_heads = a.cache.kv_heads;
+  wait_for_previous();
   if (slot >= a.heads + 2 * kv_heads) return;
   const std::int64_t token = blockIdx.y;
   const std::int64_t position = *a.first + token;
@@ -85,8 +89,8 @@ __global__ void __launch_bounds__(32 * warps) rope_store_kernel(RopeStore a) {
     const float* weight = is_q ? a.q_norm : a.k_norm;
     if (weight != nullptr) norm_head(head, size, lane, weight, is_q ? a.q_epsilon : a.k_epsilon);
     rotate_head(head, lane, a, position);
-    float* target = is_q ? a.q + (token * a.heads + slot) * size
-                         : a.k + (token * kv_heads + kv_head) * size;
+    float* target =
+        is_q ? a.q + (token * a.heads + slot) * size : a.k + (token * kv_heads + kv_head) * size;
     for (int i = lane; i < size; i += 32) target[i] = head[i];
     if (is_k) {
       store_head(head, lane, a.cache, a.cache.keys, a.cache.key_scales, kv_head, position);
@@ -107,8 +111,8 @@ cudaError_t rope_store(const RopeStore& arguments, cudaStream_t stream) {
   }
   const int slots = arguments.heads + 2 * arguments.cache.kv_heads;
   const dim3 grid((slots + warps - 1) / warps, arguments.tokens);
-  rope_store_kernel<<<grid, 32 * warps, warps * size * sizeof(float), stream>>>(arguments);
-  return cudaGetLastError();
+  return launch_overlapped(rope_store_kernel, grid, 32 * warps, warps * size * sizeof(float),
+                           stream, arguments);
 }
 
 }  // namespace quantloom::kernels

@@ -1,6 +1,7 @@
-// Kernels of a transformer's operations besides the matrix products: norms, rotary embedding with the cache
-// write, elementwise operations and attention. Raw device pointers, sizes and a stream; activations are float32,
-// row-major. Each call returns the launch's status; nothing here allocates or synchronizes.
+// Kernels of a transformer's operations besides the matrix products: norms, rotary embedding with
+// the cache write, elementwise operations and attention. Raw device pointers, sizes and a stream;
+// activations are float32, row-major. Each call returns the launch's status; nothing here allocates
+// or synchronizes.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,8 +14,8 @@ enum class CacheType { f16, f32, q8_0 };
 
 enum class Activation { silu, gelu, gelu_tanh };
 
-// One layer's keys and values, head-major [kv_heads, capacity, head_size]; q8_0 is int8 with one half scale per 32
-// values in key_scales, value_scales [kv_heads, capacity, head_size / 32].
+// One layer's keys and values, head-major [kv_heads, capacity, head_size]; q8_0 is int8 with one
+// half scale per 32 values in key_scales, value_scales [kv_heads, capacity, head_size / 32].
 struct Cache {
   CacheType type;
   std::int64_t capacity;
@@ -37,11 +38,12 @@ struct RmsNorm {
 };
 cudaError_t rms_norm(const RmsNorm& arguments, cudaStream_t stream);
 
-// Per-head norm of q and k where a weight is given, rotation in place (arXiv 2104.09864), cache write of k and v.
+// Per-head norm of q and k where a weight is given, rotation in place (arXiv 2104.09864), cache
+// write of k and v.
 struct RopeStore {
-  float* q;         // [tokens, heads, head_size]
-  float* k;         // [tokens, kv_heads, head_size]
-  const float* v;   // [tokens, kv_heads, head_size]
+  float* q;        // [tokens, heads, head_size]
+  float* k;        // [tokens, kv_heads, head_size]
+  const float* v;  // [tokens, kv_heads, head_size]
   int tokens;
   int heads;
   const float* q_norm;  // [head_size] or null
@@ -64,7 +66,8 @@ cudaError_t activate(const float* gate, const float* up, std::int64_t count, Act
 // x = cap * tanh(x / cap), in place.
 cudaError_t soft_cap(float* x, std::int64_t count, float cap, cudaStream_t stream);
 
-// Causal softmax(q k^T * scale) v over the cache, which already holds the keys and values of these tokens.
+// Causal softmax(q k^T * scale) v over the cache, which already holds the keys and values of these
+// tokens.
 struct Attention {
   const float* q;  // [tokens, heads, head_size]
   float* out;      // [tokens, heads, head_size]
@@ -76,7 +79,8 @@ struct Attention {
   const std::int32_t* first;  // position of token 0, in device memory
   std::int64_t bound;         // upper bound of first + tokens
   Cache cache;
-  void* workspace;  // attention_workspace_bytes() of device memory, for the partial sums of a split cache
+  void* workspace;  // attention_workspace_bytes() of device memory, for the partial sums of a split
+                    // cache
 };
 // Bytes of workspace that any call with at most these sizes needs.
 std::int64_t attention_workspace_bytes(int head_size);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from quantloom.errors import InvalidArgument, SessionBusy
+from quantloom.errors import Closed, InvalidArgument, SessionBusy
 from quantloom.generation import (
     Candidate,
     GenerationResult,
@@ -72,6 +72,11 @@ class Stream(Iterator[Piece]):
         try:
             entry = self._core.next(self._generation, self._top)
         except SessionBusy:  # another thread is in the session; its work goes on
+            raise
+        except Closed:
+            if not self._open:  # another thread took the last piece meanwhile
+                raise StopIteration from None
+            self.close()
             raise
         except BaseException:
             self.close()

@@ -6,6 +6,7 @@ import gc
 import os
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,24 @@ def test_names_that_no_file_has(name: str) -> None:
         with pytest.raises(quantloom.FileError) as caught:
             call(name)
         assert caught.value.subject is not None
+
+
+def test_two_threads_at_the_end_of_one_stream(plain: quantloom.Model) -> None:
+    """The one that comes too late finds the end, not a closed session."""
+    expected = plain.generate([1, 2], max_new_tokens=3).tokens
+    for _ in range(100):
+        stream = plain.stream([1, 2], max_new_tokens=3)
+
+        def take(stream: quantloom.Stream = stream) -> list[int | None]:
+            taken: list[int | None] = []
+            while True:
+                try:
+                    taken.append(next(stream).token)
+                except quantloom.SessionBusy:
+                    continue
+                except StopIteration:
+                    return taken
+
+        with ThreadPoolExecutor(3) as pool:
+            parts = list(pool.map(lambda work: work(), [take] * 3))
+        assert sorted(str(t) for part in parts for t in part) == sorted(map(str, expected))

@@ -223,6 +223,90 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
   CHECK(cudaFree(planes));
 }
 
+// Several weights in one call, the epilogues and the pairing of gate and up, against single calls of one weight.
+template <class F>
+void check_fused(std::int64_t columns, int tokens) {
+  const std::int64_t rows[3] = {208, 336, 48};
+  std::uint8_t* planes[3];
+  float *alone[3], *together[3];
+  float* x = to_device(random_x(tokens * columns, 21));
+  const auto read = [&](const float* from, std::int64_t count) {
+    std::vector<float> host(static_cast<std::size_t>(count));
+    CHECK(cudaMemcpy(host.data(), from, host.size() * 4, cudaMemcpyDeviceToHost));
+    return host;
+  };
+  const auto expect = [&](const char* what, const std::vector<float>& got,
+                          const std::vector<double>& wanted) {
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      error += (got[i] - wanted[i]) * (got[i] - wanted[i]), norm += wanted[i] * wanted[i];
+    }
+    if (!(error <= 1e-6 * norm)) {
+      ++failures;
+      std::printf("FAIL %s %s columns %ld M=%d: nmse %.3g\n", F::name, what, columns, tokens,
+                  error / norm);
+    }
+  };
+  MatmulArguments a;
+  a.format = F::format;
+  a.columns = columns;
+  a.tokens = tokens;
+  a.x = x;
+  for (int i = 0; i < 3; ++i) {
+    const Matrix m = random_matrix<F>(rows[i], columns, 31u + static_cast<unsigned>(i));
+    std::uint8_t* blocks = to_device(m.blocks);
+    CHECK(cudaMalloc(&planes[i], kernels::planes_bytes(F::format, rows[i], columns)));
+    CHECK(cudaMalloc(&alone[i], static_cast<std::size_t>(tokens * rows[i]) * 4));
+    CHECK(cudaMalloc(&together[i], static_cast<std::size_t>(tokens * rows[i]) * 4));
+    CHECK(cudaMemset(together[i], 0, static_cast<std::size_t>(tokens * rows[i]) * 4));
+    check_status(kernels::repack(F::format, blocks, planes[i], 0, rows[i], rows[i], columns, nullptr),
+                 "repack");
+    a.weights[0] = {planes[i], rows[i], nullptr, alone[i]};
+    give_workspace(a);
+    check_status(kernels::matmul(a, nullptr), "alone");
+    CHECK(cudaDeviceSynchronize());
+    CHECK(cudaFree(blocks));
+  }
+  std::vector<std::vector<double>> wanted;
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<float> v = read(alone[i], tokens * rows[i]);
+    wanted.emplace_back(v.begin(), v.end());
+  }
+  std::vector<float> bias_host(336);
+  for (std::size_t i = 0; i < bias_host.size(); ++i) bias_host[i] = static_cast<float>(i) * 0.01f;
+  float* bias = to_device(bias_host);
+  a.weight_count = 3;
+  a.epilogue = kernels::MatmulEpilogue::add;
+  for (int i = 0; i < 3; ++i) a.weights[i] = {planes[i], rows[i], bias, together[i]};
+  give_workspace(a);
+  for (int turn = 0; turn < 2; ++turn) check_status(kernels::matmul(a, nullptr), "add");
+  CHECK(cudaDeviceSynchronize());
+  for (int i = 0; i < 3; ++i) {
+    std::vector<double> twice = wanted[i];
+    for (std::size_t e = 0; e < twice.size(); ++e) {
+      twice[e] = 2 * (twice[e] + bias_host[e % static_cast<std::size_t>(rows[i])]);
+    }
+    expect("three weights added twice", read(together[i], tokens * rows[i]), twice);
+  }
+  a.weight_count = 2;
+  a.epilogue = kernels::MatmulEpilogue::gate_up;
+  a.weights[0] = {planes[0], rows[0], nullptr, together[0]};
+  a.weights[1] = {planes[0], rows[0], nullptr, nullptr};
+  give_workspace(a);
+  check_status(kernels::matmul(a, nullptr), "gate_up");
+  CHECK(cudaDeviceSynchronize());
+  std::vector<double> gated = wanted[0];
+  for (double& v : gated) v = v / (1 + std::exp(-v)) * v;
+  expect("gate_up", read(together[0], tokens * rows[0]), gated);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(cudaFree(planes[i]));
+    CHECK(cudaFree(alone[i]));
+    CHECK(cudaFree(together[i]));
+  }
+  CHECK(cudaFree(x));
+  CHECK(cudaFree(bias));
+}
+
 // Median time in microseconds of one call among `calls` that a graph replays.
 template <class Call>
 double time_graph(int calls, Call&& call) {
@@ -343,6 +427,7 @@ void run_format(const std::vector<int>& tokens, bool timing) {
   check<F>(33, 4096, {1, 4, 7, 8, 9, 15, 16, 17, 63, 65}, worst);
   check<F>(2113, 1280, {1, 2, 16, 33, 127, 129, 257}, worst);
   check<F>(4096, 14336, {1, 8, 16, 64}, worst);
+  for (const int m : {1, 5, 16, 40, 200, 300}) check_fused<F>(1280, m), check_fused<F>(e * 9, m);
   std::printf("%-8s worst nmse %.3g, failures so far %d\n", F::name, worst, failures);
   if (!timing) return;
   for (const auto& [rows, columns] :

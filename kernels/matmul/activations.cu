@@ -8,6 +8,7 @@ namespace {
 __global__ void __launch_bounds__(half_threads)
     halves_kernel(const float* x, int columns, int tokens, int padded_tokens, __half* values,
                   float* scales) {
+#if defined(QL_TENSOR_STEPS)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
@@ -59,6 +60,7 @@ __global__ void __launch_bounds__(half_threads)
   for (int c = (held * half_threads + threadIdx.x) * 4; c < padded; c += half_threads * 4) {
     store(c, load(c));
   }
+#endif
 }
 
 }  // namespace

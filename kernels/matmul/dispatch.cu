@@ -180,6 +180,7 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   }
   DeviceLimits limits;
   if (!device_limits(limits)) return MatmulStatus::cuda_error;
+  if (limits.capability < 80) return MatmulStatus::unsupported_device;
   int strips = 0;
   StripList list = strip_list(arguments, strips);
   if (arguments.tokens == 1) {

@@ -16,8 +16,8 @@ enum class MatmulStatus {
   unsupported_format,  // no kernel for this format
   bad_shape,           // columns not a whole number of blocks, or a size below 1
   small_workspace,     // workspace_bytes() says how much
-  no_cublas,           // this shape runs through cuBLASLt, and libcublasLt is not on this machine
   cuda_error,          // cudaPeekAtLastError() says which
+  unsupported_device,  // compute capability below 8.0
 };
 
 // exact: 16-bit fixed or floating-point activations. fast: may use fewer bits.
@@ -73,7 +73,7 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);
 
-// The kernel that matmul() would take, for explain(): "stream-1", "stream-16", "wide", "cublaslt", "rows".
+// The kernel that matmul() would take, for explain(): "stream-1", "stream-16" or "wide".
 const char* matmul_kernel_name(const MatmulArguments& arguments);
 
 }  // namespace quantloom::kernels

@@ -129,6 +129,7 @@ template <class P, int tiles>
 __global__ void __launch_bounds__(512, 1)
     stream_few_kernel(const __grid_constant__ StripList list, const __half* x, const float* x_scales,
                       int strips, const __grid_constant__ FewLayout layout) {
+#if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   constexpr int padded_tokens = 8 * tiles;
   constexpr int tile_floats = strip_rows * padded_tokens;
@@ -307,6 +308,7 @@ __global__ void __launch_bounds__(512, 1)
     }
     __syncthreads();
   }
+#endif
 }
 
 inline int few_padded_tokens(int tokens) { return tokens <= 8 ? 8 : 16; }

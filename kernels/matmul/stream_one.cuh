@@ -142,6 +142,7 @@ template <class P>
 __global__ void __launch_bounds__(32 * one_warps, 1)
     stream_one_kernel(const __grid_constant__ StripList list, const float* x, int strips,
                       const __grid_constant__ OneLayout layout) {
+#if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -258,6 +259,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     }
     if (batch_end < last) __syncthreads();
   }
+#endif
 }
 
 inline OneLayout one_layout(int columns, int warps, int slot_bytes, int scale_group,

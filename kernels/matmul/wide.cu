@@ -11,6 +11,7 @@ constexpr int image_threads = 256;
 // One block per token.
 __global__ void __launch_bounds__(image_threads)
     token_scale_kernel(const float* x, int columns, float* scales) {
+#if defined(QL_TENSOR_STEPS)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(image_threads)
   __syncthreads();
   largest = __reduce_max_sync(0xffffffffu, largest_of_warp[threadIdx.x % (image_threads / 32)]);
   if (threadIdx.x == 0) scales[blockIdx.x] = 1.0f / power_of_two_scale(__uint_as_float(largest));
+#endif
 }
 
 // A warp writes a group of 32 columns of eight tokens: lane 8c + i holds core c of token i.
@@ -144,7 +146,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
     for (int splits = 1; splits <= 16 && splits <= pieces; ++splits) {
       const int waves = (row_tiles * tiles * splits + processors - 1) / processors;
       const int columns_each = (pieces + splits - 1) / splits * piece_columns;
-      const double per_column = tile == 256 ? 22.0 : tile == 128 ? 38.0 : tile == 64 ? 22.0 : 17.0;
+      const double per_column = tile == 256 ? 34.0 : tile == 128 ? 20.0 : tile == 64 ? 24.0 : 18.0;
       const double sums = splits == 1 ? 0.0 : 4000.0 + 1e-3 * splits * tokens * strips * strip_rows;
       const double cycles = waves * (columns_each * per_column + 4000.0) + sums;
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;

@@ -8,8 +8,9 @@
 
 namespace quantloom::kernels {
 
-// Rows of the weights per block. With 256 tokens a thread holds 128 sums, which leaves room for two warpgroups only.
-constexpr int wide_rows(int tile_tokens) { return tile_tokens == 256 ? 128 : 256; }
+// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128 sums, which leaves room for two
+// warpgroups only: with fewer registers the compiler serializes wgmma.
+constexpr int wide_rows(int tile_tokens) { return tile_tokens >= 128 ? 128 : 256; }
 constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / strip_rows; }
 
 // From here on the wide kernel is faster than stream_few (measured on an H200).

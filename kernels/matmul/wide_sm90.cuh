@@ -1,4 +1,4 @@
-// Many tokens on Hopper. A block takes 256 rows (128 for 256 tokens) and a tile of tokens: warpgroups of 64 rows, whose warps each decode
+// Many tokens on Hopper. A block takes 256 rows (128 from 128 tokens on) and a tile of tokens: warpgroups of 64 rows, whose warps each decode
 // their strip's pieces into wgmma's A registers (once per tile, whatever its width), and one warp copies x.
 #pragma once
 
@@ -10,11 +10,11 @@
 
 namespace quantloom::kernels {
 
-// A warp has a strip. Up to 128 tokens one more warp copies x; with 256 the first one does it, so that the others
-// may have 255 registers.
+// A warp has a strip. Below 128 tokens one more warp copies x; from there on the first one does it, so that each may
+// have 255 registers.
 constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
 constexpr int wide_threads(int tile_tokens) {
-  return wide_consumers(tile_tokens) + (tile_tokens == 256 ? 0 : 32);
+  return wide_consumers(tile_tokens) + (tile_tokens >= 128 ? 0 : 32);
 }
 constexpr int wide_chunk = 64;  // columns of x per stage
 

@@ -101,11 +101,13 @@ class CudaOperations final : public ops::Operations {
     sample_ = allocate_zeroed(bytes.sample, "sampler workspace");
     products_.set_workspace(allocate_zeroed(bytes.products, "matrix product workspace"),
                             bytes.products);
+    products_.set_parts(allocate(bytes.activations, "activations in two parts"),
+                        allocate(bytes.activations, "activations in two parts"));
     replay_.clear();
   }
   std::uint64_t reserved_bytes(const ops::Limits& limits) const override {
     const Reserved bytes = reserved(limits);
-    return 2 * bytes.activations + bytes.attention + bytes.sample + bytes.products;
+    return 4 * bytes.activations + bytes.attention + bytes.sample + bytes.products;
   }
   std::uint64_t available_bytes() const override {
     const device::MemoryStatistics memory = device::memory_statistics(device_);

@@ -18,6 +18,8 @@ class Products {
   // Bytes of workspace with which calls within the limits run whole.
   static std::size_t workspace_bytes(const ops::Limits& limits, ops::Precision precision);
   void set_workspace(ops::Buffer workspace, std::size_t bytes);
+  // Two buffers of [tokens, width] floats: x in two parts.
+  void set_parts(ops::Buffer high, ops::Buffer rest);
 
   // x [tokens, columns], the same columns for all outputs; `accumulate` adds to what they hold.
   void run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
@@ -30,6 +32,7 @@ class Products {
  private:
   void from_planes(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
                    bool accumulate);
+  bool in_two_parts(const ops::Weight& weight, std::int64_t tokens) const;
   void launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);
@@ -38,6 +41,8 @@ class Products {
   ops::Precision precision_;
   device::Stream stream_;
   ops::Buffer workspace_;
+  ops::Buffer high_;
+  ops::Buffer rest_;
   std::size_t workspace_bytes_ = 0;
 };
 

@@ -70,4 +70,19 @@ cudaError_t soft_cap(float* x, std::int64_t count, float cap, cudaStream_t strea
   return launch(count, [=] __device__(std::int64_t i) { x[i] = cap * tanhf(x[i] / cap); }, stream);
 }
 
+cudaError_t split_bits(const float* x, std::int64_t count, float* high, float* rest,
+                       cudaStream_t stream) {
+  return launch(
+      count,
+      [=] __device__(std::int64_t i) {
+        const float value = x[i];
+        const std::uint32_t bits = __float_as_uint(value);
+        const float rounded = __uint_as_float((bits + 0x0fffu + (bits >> 13 & 1u)) & 0xffffe000u);
+        const bool plain = fabsf(rounded) <= 3e38f && fabsf(value) <= 3e38f;
+        high[i] = plain ? rounded : value;
+        rest[i] = plain ? value - rounded : 0.0f;
+      },
+      stream);
+}
+
 }  // namespace quantloom::kernels

@@ -66,6 +66,11 @@ cudaError_t activate(const float* gate, const float* up, std::int64_t count, Act
 // x = cap * tanh(x / cap), in place.
 cudaError_t soft_cap(float* x, std::int64_t count, float cap, cudaStream_t stream);
 
+// high = x rounded to the 11 bits of a half, rest = x - high, exactly; high is x where that is not
+// finite.
+cudaError_t split_bits(const float* x, std::int64_t count, float* high, float* rest,
+                       cudaStream_t stream);
+
 // Causal softmax(q k^T * scale) v over the cache, which already holds the keys and values of these
 // tokens.
 struct Attention {

@@ -1,5 +1,6 @@
-// Checks every matmul kernel against float64 over the decoded weights, then times it inside a replayed graph on
-// weights rotated beyond the L2 cache. Usage: benchmark_matmul [json file] [quick]
+// Checks every matmul kernel against float64 over the decoded weights, then times it inside a
+// replayed graph on weights rotated beyond the L2 cache. Usage: benchmark_matmul [json file]
+// [quick]
 #include "matmul/matmul.h"
 
 #include <cuda_runtime.h>
@@ -19,13 +20,13 @@ using namespace quantloom;
 using kernels::MatmulArguments;
 using kernels::MatmulStatus;
 
-#define CHECK(call)                                                                      \
-  do {                                                                                   \
-    const cudaError_t error = (call);                                                    \
-    if (error != cudaSuccess) {                                                          \
+#define CHECK(call)                                                                        \
+  do {                                                                                     \
+    const cudaError_t error = (call);                                                      \
+    if (error != cudaSuccess) {                                                            \
       std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error)); \
-      std::exit(1);                                                                      \
-    }                                                                                    \
+      std::exit(1);                                                                        \
+    }                                                                                      \
   } while (0)
 
 namespace {
@@ -43,7 +44,8 @@ void fill_block(typename F::Block& block, std::mt19937& random) {
   auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
   for (int i = 0; i < F::bytes; ++i) bytes[i] = static_cast<std::uint8_t>(random());
   const auto half = [&](float low, float high) {
-    return formats::float_to_half(low + (high - low) * static_cast<float>(random() % 1000) / 999.0f);
+    return formats::float_to_half(low +
+                                  (high - low) * static_cast<float>(random() % 1000) / 999.0f);
   };
   if constexpr (requires { block.minimum_scale; }) block.minimum_scale = half(0.001f, 0.01f);
   if constexpr (requires { block.offset; }) block.offset = half(-0.1f, 0.1f);
@@ -55,8 +57,8 @@ void fill_block(typename F::Block& block, std::mt19937& random) {
   } else if constexpr (F::format == formats::Format::iq1_m) {
     const unsigned d = half(0.001f, 0.01f);
     for (int i = 0; i < 4; ++i) {
-      block.scales[i] = static_cast<std::uint16_t>((block.scales[i] & 0x0fff) |
-                                                   ((d >> (4 * i)) & 15u) << 12);
+      block.scales[i] =
+          static_cast<std::uint16_t>((block.scales[i] & 0x0fff) | ((d >> (4 * i)) & 15u) << 12);
     }
   } else if constexpr (F::format == formats::Format::nvfp4) {
     for (auto& scale : block.scales) scale = static_cast<std::uint8_t>(8 + random() % 48);
@@ -144,7 +146,8 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
   const std::size_t bytes = kernels::planes_bytes(F::format, rows, columns);
   std::uint8_t* planes = nullptr;
   CHECK(cudaMalloc(&planes, bytes));
-  check_status(kernels::repack(F::format, blocks, planes, 0, rows, rows, columns, nullptr), "repack");
+  check_status(kernels::repack(F::format, blocks, planes, 0, rows, rows, columns, nullptr),
+               "repack");
   {
     // Random bits in every field, not only valid scales.
     std::vector<std::uint8_t> bits(m.blocks.size()), back(m.blocks.size());
@@ -155,7 +158,8 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
     CHECK(cudaMalloc(&to, bits.size()));
     CHECK(cudaMalloc(&packed, bytes));
     CHECK(cudaMemset(to, 0xa5, bits.size()));
-    check_status(kernels::repack(F::format, from, packed, 0, rows, rows, columns, nullptr), "repack");
+    check_status(kernels::repack(F::format, from, packed, 0, rows, rows, columns, nullptr),
+                 "repack");
     check_status(kernels::unpack(F::format, packed, to, 0, rows, columns, nullptr), "unpack");
     CHECK(cudaMemcpy(back.data(), to, bits.size(), cudaMemcpyDeviceToHost));
     if (back != bits) {
@@ -164,7 +168,9 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
       while (back[at] == bits[at]) ++at;
       std::printf("FAIL %s repack %ldx%ld differs at byte %zu\n", F::name, rows, columns, at);
     }
-    CHECK(cudaFree(from)); CHECK(cudaFree(to)); CHECK(cudaFree(packed));
+    CHECK(cudaFree(from));
+    CHECK(cudaFree(to));
+    CHECK(cudaFree(packed));
   }
   // Rows that the reference computes: all of a small matrix, some of a large one.
   std::vector<std::int64_t> sample;
@@ -178,8 +184,7 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
     const std::vector<float> x = random_x(tokens * columns, 11);
     float* x_device = to_device(x);
     constexpr int guard = 64;
-    std::vector<float> out(static_cast<std::size_t>(tokens * rows + 2 * guard),
-                           std::nanf(""));
+    std::vector<float> out(static_cast<std::size_t>(tokens * rows + 2 * guard), std::nanf(""));
     float* out_device = to_device(out);
     MatmulArguments a;
     a.format = F::format;
@@ -209,7 +214,8 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
       guards = guards && std::isnan(out[i]) && std::isnan(out[out.size() - 1 - i]);
     }
     bool written = true;
-    for (std::size_t i = guard; i + guard < out.size(); ++i) written = written && !std::isnan(out[i]);
+    for (std::size_t i = guard; i + guard < out.size(); ++i)
+      written = written && !std::isnan(out[i]);
     if (!(error <= 1e-6) || !guards || !written) {
       ++failures;
       std::printf("FAIL %s %ldx%ld M=%d %s: nmse %.3g guards %d written %d\n", F::name, rows,
@@ -223,7 +229,8 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
   CHECK(cudaFree(planes));
 }
 
-// Several weights in one call, the epilogues and the pairing of gate and up, against single calls of one weight.
+// Several weights in one call, the epilogues and the pairing of gate and up, against single calls
+// of one weight.
 template <class F>
 void check_fused(std::int64_t columns, int tokens) {
   const std::int64_t rows[3] = {208, 336, 48};
@@ -259,8 +266,9 @@ void check_fused(std::int64_t columns, int tokens) {
     CHECK(cudaMalloc(&alone[i], static_cast<std::size_t>(tokens * rows[i]) * 4));
     CHECK(cudaMalloc(&together[i], static_cast<std::size_t>(tokens * rows[i]) * 4));
     CHECK(cudaMemset(together[i], 0, static_cast<std::size_t>(tokens * rows[i]) * 4));
-    check_status(kernels::repack(F::format, blocks, planes[i], 0, rows[i], rows[i], columns, nullptr),
-                 "repack");
+    check_status(
+        kernels::repack(F::format, blocks, planes[i], 0, rows[i], rows[i], columns, nullptr),
+        "repack");
     a.weights[0] = {planes[i], rows[i], nullptr, alone[i]};
     give_workspace(a);
     check_status(kernels::matmul(a, nullptr), "alone");
@@ -347,7 +355,8 @@ __global__ void read_kernel(const uint4* p, std::size_t count, unsigned* out) {
   for (; i + 3 * stride < count; i += 4 * stride) {
     const uint4 a = __ldcs(p + i), b = __ldcs(p + i + stride), c = __ldcs(p + i + 2 * stride),
                 d = __ldcs(p + i + 3 * stride);
-    sum += a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w ^ c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^ d.w;
+    sum += a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w ^ c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^
+           d.w;
   }
   if (sum == 0x12345678u) *out = sum;
 }
@@ -408,8 +417,8 @@ void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>
       check_status(kernels::matmul(a, s), F::name);
     });
     const double gbs = static_cast<double>(bytes) / us * 1e-3;
-    results.push_back({F::name, rows, columns, tokens, kernels::matmul_kernel_name(a), us, gbs,
-                       gbs / read_rate});
+    results.push_back(
+        {F::name, rows, columns, tokens, kernels::matmul_kernel_name(a), us, gbs, gbs / read_rate});
     std::printf("%-8s %6ld x %-6ld M=%-4d %-10s %8.2f us %7.0f GB/s %.3f of read\n", F::name, rows,
                 columns, tokens, results.back().kernel.c_str(), us, gbs, gbs / read_rate);
     std::fflush(stdout);
@@ -447,8 +456,9 @@ int main(int argc, char** argv) {
   std::vector<int> tokens;
   for (int i = 3; i < argc; ++i) tokens.push_back(std::atoi(argv[i]));
   if (tokens.empty()) tokens = {1, 8, 16};
-#define QL_RUN(F) \
-  if (only.empty() || ("," + only + ",").find("," + std::string(formats::F::name) + ",") != std::string::npos) \
+#define QL_RUN(F)                                                                              \
+  if (only.empty() ||                                                                          \
+      ("," + only + ",").find("," + std::string(formats::F::name) + ",") != std::string::npos) \
     run_format<formats::F>(tokens, tokens[0] > 0);
 #ifdef QL_SOME_FORMATS
   QL_SOME_FORMATS(QL_RUN)
@@ -461,11 +471,12 @@ int main(int argc, char** argv) {
     std::fprintf(file, "{\"read_gbs\": %.1f, \"results\": [\n", read_rate);
     for (std::size_t i = 0; i < results.size(); ++i) {
       const Result& r = results[i];
-      std::fprintf(file,
-                   "{\"format\": \"%s\", \"rows\": %ld, \"columns\": %ld, \"tokens\": %d, \"kernel\": "
-                   "\"%s\", \"us\": %.3f, \"gbs\": %.1f, \"share\": %.4f}%s\n",
-                   r.format.c_str(), r.rows, r.columns, r.tokens, r.kernel.c_str(), r.us, r.gbs,
-                   r.share, i + 1 < results.size() ? "," : "");
+      std::fprintf(
+          file,
+          "{\"format\": \"%s\", \"rows\": %ld, \"columns\": %ld, \"tokens\": %d, \"kernel\": "
+          "\"%s\", \"us\": %.3f, \"gbs\": %.1f, \"share\": %.4f}%s\n",
+          r.format.c_str(), r.rows, r.columns, r.tokens, r.kernel.c_str(), r.us, r.gbs, r.share,
+          i + 1 < results.size() ? "," : "");
     }
     std::fprintf(file, "]}\n");
     std::fclose(file);

@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(half_threads)
     const __half2 a = __floats2half2_rn(v.x * scale, v.y * scale);
     const __half2 b = __floats2half2_rn(v.z * scale, v.w * scale);
     uint2 bits;
-    bits.x = *reinterpret_cast<const unsigned*>(&a), bits.y = *reinterpret_cast<const unsigned*>(&b);
+    bits.x = *reinterpret_cast<const unsigned*>(&a),
+    bits.y = *reinterpret_cast<const unsigned*>(&b);
     __half* to = values + (static_cast<std::int64_t>(column / 32) * padded_tokens + token) * 32 +
                  column % 32;
     *reinterpret_cast<uint2*>(to) = bits;

@@ -1,4 +1,5 @@
-// x in 16-bit floating point, each token scaled by a power of two so that its largest value lies in [2^13, 2^14).
+// x in 16-bit floating point, each token scaled by a power of two so that its largest value lies in
+// [2^13, 2^14).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -17,8 +18,8 @@ __device__ inline float power_of_two_scale(float largest) {
 
 constexpr int half_threads = 512;
 
-// One block per token. values: [columns / 32, rounded up to whole pieces][padded tokens][32] halves; tokens from
-// `tokens` on are zero. scales[token]: what a product must be multiplied by.
+// One block per token. values: [columns / 32, rounded up to whole pieces][padded tokens][32]
+// halves; tokens from `tokens` on are zero. scales[token]: what a product must be multiplied by.
 void prepare_halves(const float* x, std::int64_t columns, int tokens, int padded_tokens,
                     void* values, float* scales, bool overlap, cudaStream_t stream);
 

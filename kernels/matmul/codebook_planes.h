@@ -1,5 +1,5 @@
-// Planes of the formats whose quants are looked up: four-bit tables in registers (IQ4, FP4), grids in shared memory
-// (IQ1, IQ2, IQ3), and TQ1_0's base-3 digits.
+// Planes of the formats whose quants are looked up: four-bit tables in registers (IQ4, FP4), grids
+// in shared memory (IQ1, IQ2, IQ3), and TQ1_0's base-3 digits.
 #pragma once
 
 #include "matmul/planes.h"
@@ -15,9 +15,9 @@ __device__ inline std::uint32_t permute(std::uint32_t a, std::uint32_t b, std::u
   return r;
 }
 
-// Nibble codes of a table of sixteen signed bytes, kept as codes: MXFP4 has two zeros, so values would lose a bit.
-// Word 0 of a lane holds weights 8t .. 8t + 3 of row g in its lower and of row g + 8 in its upper half, word 1 the
-// next four.
+// Nibble codes of a table of sixteen signed bytes, kept as codes: MXFP4 has two zeros, so values
+// would lose a bit. Word 0 of a lane holds weights 8t .. 8t + 3 of row g in its lower and of row g
+// + 8 in its upper half, word 1 the next four.
 template <class F, std::uint64_t lower, std::uint64_t upper, Span... spans_>
 struct NibblePlanes : PieceLayout<F, 256, spans_...> {
   static constexpr bool is_signed = true;
@@ -53,7 +53,8 @@ struct NibblePlanes : PieceLayout<F, 256, spans_...> {
   }
   __device__ static void read_codes(const typename F::Block& block, int k, std::int8_t code[8]) {
     for (int i = 0; i < 8; ++i) {
-      code[i] = static_cast<std::int8_t>((block.quants[nibble_byte(k) + i] >> nibble_shift(k)) & 15);
+      code[i] =
+          static_cast<std::int8_t>((block.quants[nibble_byte(k) + i] >> nibble_shift(k)) & 15);
     }
   }
   __device__ static void write_code(typename F::Block& block, int k, int i, int code) {
@@ -121,8 +122,8 @@ struct Planes<formats::NVFP4> : NibblePlanes<formats::NVFP4, fp4_lower, fp4_uppe
   }
 };
 
-// A codebook in shared memory, every entry `copies` times side by side: random reads of 32 lanes fall into few banks of
-// one copy, and with a copy per lane into none twice.
+// A codebook in shared memory, every entry `copies` times side by side: random reads of 32 lanes
+// fall into few banks of one copy, and with a copy per lane into none twice.
 template <int entries, int copies, class Entry>
 __device__ inline void fill_table(std::uint32_t* words, Entry&& entry) {
   const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
@@ -141,7 +142,8 @@ __device__ inline const std::uint32_t* own_copy(const std::uint8_t* table, int l
   return reinterpret_cast<const std::uint32_t*>(table) + lane % copies;
 }
 
-// Formats whose fields stay as they are, a row's after each other: D::unit gives eight weights of one row.
+// Formats whose fields stay as they are, a row's after each other: D::unit gives eight weights of
+// one row.
 template <class D, class F, Span... spans_>
 struct UnitPlanes : PieceLayout<F, 0, spans_...> {
   static constexpr bool is_signed = true;
@@ -167,7 +169,8 @@ __device__ inline std::uint32_t spread_signs(std::uint32_t signs) {
   return (x | x << 3) & 0x44444444u;
 }
 
-// IQ2: a grid row as eight nibbles of level 0 .. 2; with the sign as bit 2 each nibble selects one of +-8, 25, 43.
+// IQ2: a grid row as eight nibbles of level 0 .. 2; with the sign as bit 2 each nibble selects one
+// of +-8, 25, 43.
 __device__ inline uint2 iq2_unit(std::uint32_t levels, std::uint32_t spread) {
   const std::uint32_t selector = levels | spread;
   return {permute(0x002b1908u, 0x00d5e7f8u, selector),
@@ -200,7 +203,8 @@ struct Iq2Table {
     return own_copy<copies>(table, threadIdx.x % 32)[index * copies];
   }
   __device__ static std::uint32_t signs(const std::uint8_t* table, std::uint32_t seven) {
-    return own_copy<sign_copies>(table + 4 * entries * copies, threadIdx.x % 32)[seven * sign_copies];
+    return own_copy<sign_copies>(table + 4 * entries * copies,
+                                 threadIdx.x % 32)[seven * sign_copies];
   }
 };
 
@@ -209,14 +213,14 @@ template <class P, int scales, int d>
 __device__ inline Affine iq2_affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
   const int byte = P::template span<scales>(piece, n, 0, row)[2 * quad + (t >> 1)];
   const int scale = (byte >> (4 * (t & 1))) & 15;
-  return {load_half(P::template span<d>(piece, n, 0, row)) * (static_cast<float>(scale) + 0.5f) *
-              0.25f,
-          0.0f};
+  return {
+      load_half(P::template span<d>(piece, n, 0, row)) * (static_cast<float>(scale) + 0.5f) * 0.25f,
+      0.0f};
 }
 
 template <>
-struct Planes<formats::IQ2_XXS> : UnitPlanes<Planes<formats::IQ2_XXS>, formats::IQ2_XXS,
-                                             Span{2, 64, 8}, Span{0, 2, 1}> {
+struct Planes<formats::IQ2_XXS>
+    : UnitPlanes<Planes<formats::IQ2_XXS>, formats::IQ2_XXS, Span{2, 64, 8}, Span{0, 2, 1}> {
   using Table = Iq2Table<256, 32, true>;
   static constexpr int table_bytes = Table::bytes;
   __device__ static void load_table(std::uint8_t* t) { Table::load(formats::iq2_xxs_grid(), t); }
@@ -283,9 +287,8 @@ struct WordTable {
 };
 
 template <>
-struct Planes<formats::IQ3_XXS>
-    : UnitPlanes<Planes<formats::IQ3_XXS>, formats::IQ3_XXS, Span{2, 64, 8}, Span{66, 32, 8},
-                 Span{0, 2, 1}> {
+struct Planes<formats::IQ3_XXS> : UnitPlanes<Planes<formats::IQ3_XXS>, formats::IQ3_XXS,
+                                             Span{2, 64, 8}, Span{66, 32, 8}, Span{0, 2, 1}> {
   using Table = WordTable<256, 32>;
   static constexpr int table_bytes = Table::bytes;
   __device__ static void load_table(std::uint8_t* t) {
@@ -388,8 +391,8 @@ struct Planes<formats::IQ1_M> : UnitPlanes<Planes<formats::IQ1_M>, formats::IQ1_
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const uint2 w = *reinterpret_cast<const uint2*>(span<2>(piece, n, 0, row));
-    const std::uint32_t d = ((w.x >> 12) & 0xfu) | ((w.x >> 24) & 0xf0u) |
-                            ((w.y >> 4) & 0xf00u) | ((w.y >> 16) & 0xf000u);
+    const std::uint32_t d = ((w.x >> 12) & 0xfu) | ((w.x >> 24) & 0xf0u) | ((w.y >> 4) & 0xf00u) |
+                            ((w.y >> 16) & 0xf000u);
     const std::uint32_t word = quad < 2 ? w.x : w.y;
     const int scale = static_cast<int>((word >> (16 * (quad & 1) + 3 * t)) & 7u);
     return {__half2float(__ushort_as_half(static_cast<unsigned short>(d))) *

@@ -19,12 +19,13 @@ namespace {
 
 const FormatKernels* find_kernels(formats::Format format) {
   switch (format) {
-#define QL_CASE(F)          \
-  case formats::F::format:  \
+#define QL_CASE(F)         \
+  case formats::F::format: \
     return &format_kernels<formats::F>();
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -36,7 +37,8 @@ WideLaunch find_wide(formats::Format format) {
     return wide_kernel<formats::F>();
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 #endif
@@ -133,8 +135,8 @@ MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
       first_row + rows > matrix_rows) {
     return MatmulStatus::bad_shape;
   }
-  auto* trailer = static_cast<std::uint8_t*>(planes) +
-                  planes_bytes(format, matrix_rows, columns) - planes_trailer;
+  auto* trailer = static_cast<std::uint8_t*>(planes) + planes_bytes(format, matrix_rows, columns) -
+                  planes_trailer;
   if (first_row == 0 && !zeroed &&
       cudaMemsetAsync(trailer, 0, planes_trailer, stream) != cudaSuccess) {
     return MatmulStatus::cuda_error;
@@ -163,16 +165,16 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   if (takes_wide(arguments, limits)) {
     return wide_plan(static_cast<int>(arguments.tokens), columns, strips, limits.processors).bytes;
   }
-  const int tokens = static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
+  const int tokens =
+      static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
   return few_workspace(tokens, columns, strips).bytes;
 }
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   const FormatKernels* kernels = find_kernels(arguments.format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
-  if (arguments.columns < 1 || arguments.columns % kernels->elements != 0 ||
-      arguments.tokens < 1 || arguments.weight_count < 1 ||
-      arguments.weight_count > matmul_most_weights) {
+  if (arguments.columns < 1 || arguments.columns % kernels->elements != 0 || arguments.tokens < 1 ||
+      arguments.weight_count < 1 || arguments.weight_count > matmul_most_weights) {
     return MatmulStatus::bad_shape;
   }
   if (arguments.workspace_bytes < matmul_workspace_bytes(arguments)) {
@@ -184,18 +186,17 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   int strips = 0;
   StripList list = strip_list(arguments, strips);
   if (arguments.tokens == 1) {
-    return kernels->stream_one(list, arguments.x, strips, limits.processors,
-                               limits.shared_bytes,
+    return kernels->stream_one(list, arguments.x, strips, limits.processors, limits.shared_bytes,
                                arguments.overlap, stream);
   }
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
     const WidePlan plan = wide_plan(list.tokens, list.columns, strips, limits.processors);
     auto* base = static_cast<std::uint8_t*>(arguments.workspace);
-    const MatmulStatus status = prepare_image(
-        arguments.x, list.columns, list.tokens, plan.padded_tokens,
-        reinterpret_cast<__half*>(base + plan.x), reinterpret_cast<float*>(base + plan.scales),
-        arguments.overlap, stream);
+    const MatmulStatus status =
+        prepare_image(arguments.x, list.columns, list.tokens, plan.padded_tokens,
+                      reinterpret_cast<__half*>(base + plan.x),
+                      reinterpret_cast<float*>(base + plan.scales), arguments.overlap, stream);
     if (status != MatmulStatus::done) return status;
     return find_wide(arguments.format)(list, strips, plan, arguments.workspace, stream);
   }
@@ -203,9 +204,9 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   for (std::int64_t token = 0; token < arguments.tokens; token += few_tokens) {
     const std::int64_t left = arguments.tokens - token;
     list.tokens = static_cast<int>(left < few_tokens ? left : few_tokens);
-    const MatmulStatus status = kernels->stream_few(
-        list, arguments.x + token * arguments.columns, strips, limits.processors,
-        limits.shared_bytes, arguments.overlap, arguments.workspace, stream);
+    const MatmulStatus status = kernels->stream_few(list, arguments.x + token * arguments.columns,
+                                                    strips, limits.processors, limits.shared_bytes,
+                                                    arguments.overlap, arguments.workspace, stream);
     if (status != MatmulStatus::done) return status;
     for (int i = 0; i < arguments.weight_count; ++i) {
       list.out[i] += static_cast<std::int64_t>(few_tokens) * list.rows[i];

@@ -25,16 +25,14 @@ const FormatKernels& format_kernels();
 
 }  // namespace quantloom::kernels
 
-#define QL_MATMUL_INSTANCE(F)                                                      \
-  namespace quantloom::kernels {                                                   \
-  template <>                                                                      \
-  const FormatKernels& format_kernels<formats::F>() {                              \
-    using P = Planes<formats::F>;                                                  \
-    static constexpr FormatKernels kernels{formats::F::elements, formats::F::bytes, \
-                                           launch_repack<P, false>,                \
-                                           launch_repack<P, true>,                 \
-                                           launch_stream_one<P>,                   \
-                                           launch_stream_few<P>};                  \
-    return kernels;                                                                \
-  }                                                                                \
+#define QL_MATMUL_INSTANCE(F)                                                               \
+  namespace quantloom::kernels {                                                            \
+  template <>                                                                               \
+  const FormatKernels& format_kernels<formats::F>() {                                       \
+    using P = Planes<formats::F>;                                                           \
+    static constexpr FormatKernels kernels{formats::F::elements,    formats::F::bytes,      \
+                                           launch_repack<P, false>, launch_repack<P, true>, \
+                                           launch_stream_one<P>,    launch_stream_few<P>};  \
+    return kernels;                                                                         \
+  }                                                                                         \
   }

@@ -22,8 +22,8 @@ template <class F, int low_bits, int high_bits>
 struct ShiftedPlanes : LinearPlanes<F, low_bits, high_bits, 0, Span{0, 4, 1}> {
   using Base = LinearPlanes<F, low_bits, high_bits, 0, Span{0, 4, 1}>;
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    const auto pair = *reinterpret_cast<const __half2*>(
-        Base::template span<0>(piece, n, 4 * quad + t, row));
+    const auto pair =
+        *reinterpret_cast<const __half2*>(Base::template span<0>(piece, n, 4 * quad + t, row));
     return {__low2float(pair) * Base::row_factor(row), __high2float(pair)};
   }
 };

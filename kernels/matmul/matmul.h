@@ -1,5 +1,5 @@
-// out = x * transpose(w) with w in its quantized planes. Raw pointers, sizes and a stream; nothing here allocates or
-// synchronizes.
+// out = x * transpose(w) with w in its quantized planes. Raw pointers, sizes and a stream; nothing
+// here allocates or synchronizes.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -33,7 +33,8 @@ enum class MatmulActivation { silu, gelu, gelu_tanh };
 
 // One matrix of rows x MatmulArguments::columns.
 struct MatmulWeight {
-  const void* planes = nullptr;  // as repack() wrote them; for F32, F16 and BF16 the rows as they stand
+  const void* planes =
+      nullptr;  // as repack() wrote them; for F32, F16 and BF16 the rows as they stand
   std::int64_t rows = 0;
   const float* bias = nullptr;  // [rows], or null
   float* out = nullptr;         // [tokens, rows]
@@ -53,21 +54,24 @@ struct MatmulArguments {
   MatmulPrecision precision = MatmulPrecision::exact;
   void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
   std::size_t workspace_bytes = 0;
-  bool overlap = false;  // programmatic dependent launch: weights are fetched before the previous kernel has ended
+  bool overlap = false;  // programmatic dependent launch: weights are fetched before the previous
+                         // kernel has ended
 };
 
-// Bytes of the planes: rows are padded to a multiple of 16, otherwise what the blocks take in the file, and 16 bytes
-// that hold the largest absolute weight (it scales the weights into the range of a half).
+// Bytes of the planes: rows are padded to a multiple of 16, otherwise what the blocks take in the
+// file, and 16 bytes that hold the largest absolute weight (it scales the weights into the range of
+// a half).
 std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns);
 
-// Rows first_row .. first_row + rows - 1 from GGUF blocks in device memory into the planes of the whole matrix, and
-// back. first_row is a multiple of 16; so is rows, except at the matrix's end. The call with first_row 0 comes first,
-// unless the caller has zeroed the planes' last 16 bytes.
-MatmulStatus repack(formats::Format format, const void* blocks, void* planes, std::int64_t first_row,
-                    std::int64_t rows, std::int64_t matrix_rows, std::int64_t columns,
-                    cudaStream_t stream, bool zeroed = false);
-MatmulStatus unpack(formats::Format format, const void* planes, void* blocks, std::int64_t first_row,
-                    std::int64_t rows, std::int64_t columns, cudaStream_t stream);
+// Rows first_row .. first_row + rows - 1 from GGUF blocks in device memory into the planes of the
+// whole matrix, and back. first_row is a multiple of 16; so is rows, except at the matrix's end.
+// The call with first_row 0 comes first, unless the caller has zeroed the planes' last 16 bytes.
+MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
+                    std::int64_t first_row, std::int64_t rows, std::int64_t matrix_rows,
+                    std::int64_t columns, cudaStream_t stream, bool zeroed = false);
+MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
+                    std::int64_t first_row, std::int64_t rows, std::int64_t columns,
+                    cudaStream_t stream);
 
 std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
 

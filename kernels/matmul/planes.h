@@ -1,19 +1,23 @@
 // The GPU layout of a quantized matrix, at the file's own bits per weight.
 //
-// A matrix of rows x columns is cut into strips of 16 rows, and a strip along its columns into pieces of 256 (the last
-// one may have fewer groups of 32). A piece is contiguous, pieces of a strip follow each other, strips too, so a
-// strip takes exactly the bytes that its 16 rows take in the file and one bulk copy fetches a piece.
+// A matrix of rows x columns is cut into strips of 16 rows, and a strip along its columns into
+// pieces of 256 (the last one may have fewer groups of 32). A piece is contiguous, pieces of a
+// strip follow each other, strips too, so a strip takes exactly the bytes that its 16 rows take in
+// the file and one bulk copy fetches a piece.
 //
-// Inside a piece of n groups, lane l = 4 * g + t of a warp owns of every group the weights 8t .. 8t + 7 of rows g and
-// g + 8: registers
-//     a[0]: row g, weights 8t .. 8t+3    a[1]: row g + 8, the same    a[2]: row g, 8t+4 .. 8t+7    a[3]: row g + 8
-// one signed or unsigned byte each. That is the A operand of mma.m16n8k32 with the columns of a group in the order
-// that gives every lane eight neighbours (the B operand follows it), and, widened to 16 bits, of two m16n8k16 steps.
+// Inside a piece of n groups, lane l = 4 * g + t of a warp owns of every group the weights 8t .. 8t
+// + 7 of rows g and g + 8: registers
+//     a[0]: row g, weights 8t .. 8t+3    a[1]: row g + 8, the same    a[2]: row g, 8t+4 .. 8t+7
+//     a[3]: row g + 8
+// one signed or unsigned byte each. That is the A operand of mma.m16n8k32 with the columns of a
+// group in the order that gives every lane eight neighbours (the B operand follows it), and,
+// widened to 16 bits, of two m16n8k16 steps.
 //
 // Format traits P (Planes<F>) give
 //     quants(piece, n, group, lane, a)  the four registers
-//     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t of a row
-//     read_codes, write_code, pack_quants, unpack_quants   between block and planes, for repack
+//     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t
+//     of a row read_codes, write_code, pack_quants, unpack_quants   between block and planes, for
+//     repack
 #pragma once
 
 #include <cuda_fp16.h>
@@ -23,8 +27,8 @@
 #include "formats/list.h"
 #include "matmul/store_quants.h"
 
-// The tensor-core steps, warp reductions and asynchronous copies of this room need compute capability 8.0. For older
-// chips the kernels compile to nothing and the dispatcher refuses.
+// The tensor-core steps, warp reductions and asynchronous copies of this room need compute
+// capability 8.0. For older chips the kernels compile to nothing and the dispatcher refuses.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define QL_TENSOR_STEPS 1
 #endif
@@ -34,9 +38,11 @@ namespace quantloom::kernels {
 constexpr int strip_rows = 16;
 constexpr int piece_columns = 256;
 constexpr int piece_groups = 8;  // of 32 columns
-constexpr int planes_trailer = 16;  // bytes behind the last strip: the largest absolute weight as a float
+constexpr int planes_trailer =
+    16;  // bytes behind the last strip: the largest absolute weight as a float
 
-// Bytes of the block that are kept as they stand, in `parts` of equal size: an array [blocks][parts][16 rows][bytes].
+// Bytes of the block that are kept as they stand, in `parts` of equal size: an array
+// [blocks][parts][16 rows][bytes].
 struct Span {
   int offset = 0;
   int bytes = 0;
@@ -63,7 +69,8 @@ __device__ inline std::uint32_t shift_left(std::uint32_t w) {
   }
 }
 
-// Geometry common to all formats: first the packed quants, quant_bytes per group of 32 columns, then the spans.
+// Geometry common to all formats: first the packed quants, quant_bytes per group of 32 columns,
+// then the spans.
 template <class F, int quant_bytes_, Span... spans_>
 struct PieceLayout {
   using Format = F;
@@ -72,7 +79,7 @@ struct PieceLayout {
   static constexpr Span spans[span_count] = {spans_...};
   static constexpr int group = F::group;
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
-  static constexpr int table_bytes = 0;  // shared memory for a codebook
+  static constexpr int table_bytes = 0;       // shared memory for a codebook
   __device__ static void load_table(std::uint8_t*) {}
   static constexpr int block_groups = F::elements / 32;
   static constexpr int piece_bytes = strip_rows * F::bytes * (piece_columns / F::elements);
@@ -99,8 +106,9 @@ struct PieceLayout {
   }
 };
 
-// Formats whose quants are plain integers of low_bits + high_bits bits. Signed ones stand in two's complement at the
-// top of their byte (the factor 2^-shift goes into the scale), unsigned ones at the bottom.
+// Formats whose quants are plain integers of low_bits + high_bits bits. Signed ones stand in two's
+// complement at the top of their byte (the factor 2^-shift goes into the scale), unsigned ones at
+// the bottom.
 template <class F, int low_bits, int high_bits, int bias, Span... spans_>
 struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
   static constexpr int bits = low_bits + high_bits;
@@ -108,8 +116,8 @@ struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
   static constexpr int low_position = is_signed ? 8 - bits : 0;
   static constexpr float factor = 1.0f / (1 << low_position);
   static constexpr int low_bytes = 64 * low_bits;  // per group
-  // Rows g + 8 of unsigned nibbles and pairs stay where they stand in the byte, which spares a shift; affine() takes
-  // the factor back.
+  // Rows g + 8 of unsigned nibbles and pairs stay where they stand in the byte, which spares a
+  // shift; affine() takes the factor back.
   static constexpr int row8_position = !is_signed && high_bits == 0 && low_bits < 8 ? low_bits : 0;
   static constexpr float row8_factor = 1.0f / (1 << row8_position);
   static constexpr bool has_offset = F::has_offset || bias != 0;

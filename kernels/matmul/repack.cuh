@@ -25,8 +25,8 @@ __device__ void for_span_bytes(int n, int lane, Function&& fn) {
     for (int i = lane; i < total; i += 32) {
       const int byte = i % part_bytes, row = i / part_bytes % strip_rows;
       const int part = i / part_bytes / strip_rows;
-      fn(P::template span_start<index>(n) + i,
-         span.offset + part % span.parts * part_bytes + byte, row, part / span.parts);
+      fn(P::template span_start<index>(n) + i, span.offset + part % span.parts * part_bytes + byte,
+         row, part / span.parts);
     }
     for_span_bytes<P, index + 1>(n, lane, fn);
   }
@@ -57,9 +57,8 @@ __global__ void __launch_bounds__(repack_threads)
   if (strip * strip_rows >= shape.rows) return;
   const int n = min(piece_groups, shape.columns / 32 - p * piece_groups);
   const std::int64_t row_bytes = shape.columns / F::elements * F::bytes;
-  const std::int64_t piece_at =
-      (shape.first_row / strip_rows + strip) * strip_rows * row_bytes +
-      static_cast<std::int64_t>(p) * P::piece_bytes;
+  const std::int64_t piece_at = (shape.first_row / strip_rows + strip) * strip_rows * row_bytes +
+                                static_cast<std::int64_t>(p) * P::piece_bytes;
   const int rows_here = static_cast<int>(
       shape.rows - strip * strip_rows < strip_rows ? shape.rows - strip * strip_rows : strip_rows);
   // Blocks of the call's first row stand at the beginning of the block buffer.
@@ -77,7 +76,8 @@ __global__ void __launch_bounds__(repack_threads)
         for (int half = 0; half < 2; ++half) {
           const int row = g + 8 * half;
           if (row >= rows_here) continue;
-          const auto& block = *reinterpret_cast<const Block*>(from + block_at(row, j / P::block_groups));
+          const auto& block =
+              *reinterpret_cast<const Block*>(from + block_at(row, j / P::block_groups));
           P::read_codes(block, j % P::block_groups * 4 + t, q[half]);
         }
         P::pack_quants(piece, n, j, lane, q[0], q[1]);
@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(repack_threads)
     if constexpr (P::quant_bytes > 0) {
       // Blocks are zeroed first: several weights share a byte, and lanes of one row write in turn.
       for (int row = 0; row < rows_here; ++row) {
-        for (int i = lane; i < n / P::block_groups * F::bytes; i += 32) to[block_at(row, 0) + i] = 0;
+        for (int i = lane; i < n / P::block_groups * F::bytes; i += 32)
+          to[block_at(row, 0) + i] = 0;
       }
       __syncwarp();
       for (int j = 0; j < n; ++j) {

@@ -1,5 +1,5 @@
-// A warp's own ring of pieces in shared memory, filled ahead of its use: bulk copies on Hopper and later, 16-byte
-// cp.async before.
+// A warp's own ring of pieces in shared memory, filled ahead of its use: bulk copies on Hopper and
+// later, 16-byte cp.async before.
 #pragma once
 
 #include <cstdint>
@@ -100,10 +100,17 @@ class PieceRing {
     mbarrier_wait(barriers_ + 8 * out_, parity_);
 #else
     switch (stages_) {
-      case 2: asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
-      case 3: asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
-      case 4: asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
-      default: asm volatile("cp.async.wait_all;" ::: "memory");
+      case 2:
+        asm volatile("cp.async.wait_group 1;" ::: "memory");
+        break;
+      case 3:
+        asm volatile("cp.async.wait_group 2;" ::: "memory");
+        break;
+      case 4:
+        asm volatile("cp.async.wait_group 3;" ::: "memory");
+        break;
+      default:
+        asm volatile("cp.async.wait_all;" ::: "memory");
     }
     __syncwarp();
 #endif

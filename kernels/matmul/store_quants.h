@@ -1,5 +1,5 @@
-// The inverse of the formats' quants8 for those whose planes hold packed integers: writes weights 8k .. 8k + 7 into a
-// block that was zeroed before.
+// The inverse of the formats' quants8 for those whose planes hold packed integers: writes weights
+// 8k .. 8k + 7 into a block that was zeroed before.
 #pragma once
 
 #include "formats/list.h"

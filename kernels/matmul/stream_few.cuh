@@ -1,7 +1,8 @@
-// 2 to 16 tokens: the weights are streamed once, widened to halves in registers and multiplied by m16n8k16 steps that
-// sum in float32. A unit of work is a strip times a slice of the columns, whose x stands in shared memory; a block's
-// units are neighbours of one slice. Where there are several slices the partial sums go to the workspace, and the last
-// block of a strip adds them in the order of the slices.
+// 2 to 16 tokens: the weights are streamed once, widened to halves in registers and multiplied by
+// m16n8k16 steps that sum in float32. A unit of work is a strip times a slice of the columns, whose
+// x stands in shared memory; a block's units are neighbours of one slice. Where there are several
+// slices the partial sums go to the workspace, and the last block of a strip adds them in the order
+// of the slices.
 #pragma once
 
 #include "matmul/activations.cuh"
@@ -26,7 +27,7 @@ struct FewLayout {
   int slices;
   int slice_pieces;
   int batch_units;
-  float* sums;          // [slices][tokens][strips * 16]
+  float* sums;         // [slices][tokens][strips * 16]
   unsigned* arrivals;  // [strips], zero before and after
 };
 
@@ -39,7 +40,8 @@ __device__ inline void multiply_half(float c[4], const std::uint32_t a[4], std::
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four bytes (biased by 128 where signed) to two pairs of halves, exactly: 1024 + byte, less the bias.
+// Four bytes (biased by 128 where signed) to two pairs of halves, exactly: 1024 + byte, less the
+// bias.
 template <bool is_signed>
 __device__ inline void widen_bytes(std::uint32_t word, __half2& low, __half2& high) {
   if constexpr (is_signed) word ^= 0x80808080u;
@@ -84,7 +86,8 @@ template <class P>
 constexpr int piece_scales = piece_columns / P::group;  // per row
 template <class P>
 constexpr int affine_words = P::has_offset ? 2 : 1;
-// Rows are one word apart more than they hold, so that the eight rows of a read fall into different banks.
+// Rows are one word apart more than they hold, so that the eight rows of a read fall into different
+// banks.
 template <class P>
 constexpr int affine_row_words = (piece_scales<P> + 1) * affine_words<P>;
 
@@ -127,8 +130,8 @@ __device__ inline AffinePair<P> read_affine(const std::uint32_t* from, int row, 
 
 template <class P, int tiles>
 __global__ void __launch_bounds__(512, 1)
-    stream_few_kernel(const __grid_constant__ StripList list, const __half* x, const float* x_scales,
-                      int strips, const __grid_constant__ FewLayout layout) {
+    stream_few_kernel(const __grid_constant__ StripList list, const __half* x,
+                      const float* x_scales, int strips, const __grid_constant__ FewLayout layout) {
 #if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   constexpr int padded_tokens = 8 * tiles;
@@ -154,7 +157,9 @@ __global__ void __launch_bounds__(512, 1)
                  layout.stages, P::piece_bytes);
   P::load_table(shared + layout.table);
   const int tail_groups = groups - (pieces - 1) * piece_groups;
-  const auto groups_of = [&](int piece) { return piece + 1 == pieces ? tail_groups : piece_groups; };
+  const auto groups_of = [&](int piece) {
+    return piece + 1 == pieces ? tail_groups : piece_groups;
+  };
   bool x_ready = false;
   float weight_scales[matmul_most_weights];
 #pragma unroll
@@ -262,8 +267,9 @@ __global__ void __launch_bounds__(512, 1)
         if (layout.slices > 1) {
           for (int u = 0; u < unit; ++u) {
             const int strip = unit * s + u;
-            layout.sums[(static_cast<std::int64_t>(slice) * strips + batch + strip) * per_strip +
-                        e] = total(strip, e);
+            layout
+                .sums[(static_cast<std::int64_t>(slice) * strips + batch + strip) * per_strip + e] =
+                total(strip, e);
           }
         } else if (unit == 2) {
           store_gated(list, (batch >> 1) + s, e % strip_rows, e / strip_rows, total(2 * s, e),
@@ -291,7 +297,8 @@ __global__ void __launch_bounds__(512, 1)
     const auto sum_slices = [&](int strip, int e) {
       float sum = 0;
       for (int i = 0; i < layout.slices; ++i) {
-        sum += __ldcg(layout.sums + (static_cast<std::int64_t>(i) * strips + strip) * per_strip + e);
+        sum +=
+            __ldcg(layout.sums + (static_cast<std::int64_t>(i) * strips + strip) * per_strip + e);
       }
       return sum;
     };
@@ -331,11 +338,13 @@ inline FewWorkspace few_workspace(int tokens, int columns, int strips) {
   };
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   const int slices = (pieces + few_slice_pieces(tokens) - 1) / few_slice_pieces(tokens);
-  // First and of one size, so that it stays zero whatever the shapes of the calls that share the workspace.
+  // First and of one size, so that it stays zero whatever the shapes of the calls that share the
+  // workspace.
   w.arrivals = take(few_most_strips * 4);
   w.x = take(static_cast<std::size_t>(pieces) * piece_columns * few_padded_tokens(tokens) * 2);
   w.x_scales = take(few_tokens * 4);
-  w.sums = slices > 1 ? take(static_cast<std::size_t>(slices) * strips * strip_rows * tokens * 4) : 0;
+  w.sums =
+      slices > 1 ? take(static_cast<std::size_t>(slices) * strips * strip_rows * tokens * 4) : 0;
   return w;
 }
 
@@ -383,8 +392,8 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
   prepare_halves(x, list.columns, list.tokens, padded, halves, x_scales, overlap, stream);
   const auto kernel = padded == 8 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
   // The same value in every call: threads with other shapes set it too.
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           shared_limit) != cudaSuccess) {
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit) !=
+      cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   const int units = strips * layout.slices / (list.epilogue == MatmulEpilogue::gate_up ? 2 : 1);

@@ -1,9 +1,11 @@
-// One token: the weights are streamed once by persistent blocks, int8 tensor-core steps in exact integers.
+// One token: the weights are streamed once by persistent blocks, int8 tensor-core steps in exact
+// integers.
 //
-// x is written per group of 32 columns as 16-bit fixed point q = 256 * high + low with a float scale. A step multiplies
-// 16 rows x 32 columns by 8 columns, and only two (high and low) are in use by one group; so four groups
-// follow each other into one accumulator, each in two columns of its own with zeros elsewhere, and lane t of a quad
-// ends with the sums of group t. With scales per 16 weights the columns hold half groups instead.
+// x is written per group of 32 columns as 16-bit fixed point q = 256 * high + low with a float
+// scale. A step multiplies 16 rows x 32 columns by 8 columns, and only two (high and low) are in
+// use by one group; so four groups follow each other into one accumulator, each in two columns of
+// its own with zeros elsewhere, and lane t of a quad ends with the sums of group t. With scales per
+// 16 weights the columns hold half groups instead.
 #pragma once
 
 #include "matmul/ring.cuh"
@@ -80,14 +82,16 @@ __device__ inline void convert_columns(float4 x, int lane, std::int8_t* values, 
   }
 }
 
-// Small pieces are fetched two at a time, which halves the cost of the ring per weight. Measured on an H200, Q4_K,
-// 14336 x 4096: 11.4 us; with one piece a slot and 16, 32 or two blocks of 16 warps 12.8, 12.8 and 13.7 us.
+// Small pieces are fetched two at a time, which halves the cost of the ring per weight. Measured on
+// an H200, Q4_K, 14336 x 4096: 11.4 us; with one piece a slot and 16, 32 or two blocks of 16
+// warps 12.8, 12.8 and 13.7 us.
 template <class P>
 constexpr int slot_pieces = P::piece_bytes <= 2400 ? 2 : 1;
 constexpr int one_warps = 16;
 
-// 1 where a lane's column of the B operand belongs to step j of an accumulator, else 0: x is multiplied by it, on the
-// pipe for multiplications, because the one for logic is the busiest of this kernel.
+// 1 where a lane's column of the B operand belongs to step j of an accumulator, else 0: x is
+// multiplied by it, on the pipe for multiplications, because the one for logic is the busiest of
+// this kernel.
 struct OwnColumns {
   std::uint32_t factor[4];
   template <class P>
@@ -95,8 +99,8 @@ struct OwnColumns {
     const int g = lane >> 2, t = lane & 3;
     OwnColumns own{};
     for (int j = 0; j < 4; ++j) {
-      own.factor[j] = P::group == 32 ? (g >> 1) == j
-                                     : (g >> 2) == (j & 1) && ((g >> 1) & 1) == (t >> 1);
+      own.factor[j] =
+          P::group == 32 ? (g >> 1) == j : (g >> 2) == (j & 1) && ((g >> 1) & 1) == (t >> 1);
     }
     return own;
   }
@@ -115,8 +119,7 @@ __device__ __forceinline__ void multiply_piece(const std::uint8_t* piece, int n,
 #pragma unroll
   for (int quad = 0; quad < 8 / steps; ++quad) {
     const int x_group = P::group == 32 ? 4 * quad + (g >> 1) : 2 * quad + (g >> 2);
-    const uint2 x =
-        *reinterpret_cast<const uint2*>(values + x_group * 64 + (g & 1) * 32 + 8 * t);
+    const uint2 x = *reinterpret_cast<const uint2*>(values + x_group * 64 + (g & 1) * 32 + 8 * t);
     int c[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int j = 0; j < steps; ++j) {
@@ -170,7 +173,9 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   SlotWalk use = fetch;
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int tail_groups = groups - (pieces - 1) * piece_groups;
-  const auto groups_of = [&](int piece) { return piece + 1 == pieces ? tail_groups : piece_groups; };
+  const auto groups_of = [&](int piece) {
+    return piece + 1 == pieces ? tail_groups : piece_groups;
+  };
   const auto fetch_next = [&] {
     if (fetch.done()) {
       ring.fetch(nullptr, 0);
@@ -202,7 +207,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
       const int at = chunk + i * warps;
       if (at >= chunks) break;
       convert_columns<P::group, P::has_offset>(part[i], lane, values + at * 256, scales + at * 4,
-                                sums + at * (128 / P::group));
+                                               sums + at * (128 / P::group));
     }
   }
   for (int i = threadIdx.x; i < batch_strips * warps * strip_rows; i += blockDim.x) partial[i] = 0;
@@ -292,14 +297,15 @@ MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips
   int warps = one_warps;
   OneLayout layout{};
   for (; warps >= 4; warps -= 2) {
-    layout = one_layout(list.columns, warps, slot_pieces<P> * P::piece_bytes, P::group, P::table_bytes, shared_limit);
+    layout = one_layout(list.columns, warps, slot_pieces<P> * P::piece_bytes, P::group,
+                        P::table_bytes, shared_limit);
     if (layout.stages >= 2) break;
   }
   if (warps < 4) return MatmulStatus::bad_shape;
   const auto kernel = stream_one_kernel<P>;
   // The same value in every call: threads with other shapes set it too.
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           shared_limit) != cudaSuccess) {
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit) !=
+      cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   const int units = list.epilogue == MatmulEpilogue::gate_up ? strips / 2 : strips;

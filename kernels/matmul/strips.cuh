@@ -6,7 +6,8 @@
 
 namespace quantloom::kernels {
 
-// gate_up interleaves the two weights' strips (gate 0, up 0, gate 1, ...), so that a block has both.
+// gate_up interleaves the two weights' strips (gate 0, up 0, gate 1, ...), so that a block has
+// both.
 struct StripList {
   const std::uint8_t* planes[matmul_most_weights];
   const float* bias[matmul_most_weights];
@@ -35,10 +36,12 @@ __device__ inline Strip find_strip(const StripList& list, int s) {
 
 __device__ inline float activate(float x, MatmulActivation activation) {
   switch (activation) {
-    case MatmulActivation::gelu: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    case MatmulActivation::gelu:
+      return 0.5f * x * (1.0f + erff(x * 0.70710678f));
     case MatmulActivation::gelu_tanh:
       return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    default: return x / (1.0f + __expf(-x));
+    default:
+      return x / (1.0f + __expf(-x));
   }
 }
 
@@ -63,15 +66,22 @@ __device__ inline void store_gated(const StripList& list, int strip, int row_in_
       activate(gate, list.activation) * up;
 }
 
-// Walks the slots w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division. A slot is one
-// piece or a few neighbours.
+// Walks the slots w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division.
+// A slot is one piece or a few neighbours.
 class SlotWalk {
  public:
   __device__ SlotWalk(const StripList& list, int slots, int slot_bytes, int strip_bytes, int start,
                       int first, int last, int warp, int warps)
-      : list_(list), slots_(slots), strip_bytes_(strip_bytes), start_(start), last_(last),
-        warps_(warps), step_bytes_(warps * slot_bytes),
-        wrap_bytes_(strip_bytes - slots * slot_bytes), strip_(first), slot_(warp) {
+      : list_(list),
+        slots_(slots),
+        strip_bytes_(strip_bytes),
+        start_(start),
+        last_(last),
+        warps_(warps),
+        step_bytes_(warps * slot_bytes),
+        wrap_bytes_(strip_bytes - slots * slot_bytes),
+        strip_(first),
+        slot_(warp) {
     locate();
     at_ += warp * slot_bytes;
     wrap();
@@ -93,7 +103,8 @@ class SlotWalk {
       at_ += wrap_bytes_;
       if (++strip_ >= weight_end_ && strip_ < last_) {
         const std::uint8_t* before = strip_start_;
-        const std::uint8_t* expected = before + static_cast<std::int64_t>(strip_ - located_) * strip_bytes_;
+        const std::uint8_t* expected =
+            before + static_cast<std::int64_t>(strip_ - located_) * strip_bytes_;
         const std::int64_t inside = at_ - expected;
         locate();
         at_ += inside;
@@ -103,10 +114,12 @@ class SlotWalk {
   // Sets at_ to the start of strip_'s part of the columns.
   __device__ void locate() {
     const Strip s = find_strip(list_, strip_);
-    strip_start_ = list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_ + start_;
+    strip_start_ =
+        list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_ + start_;
     at_ = strip_start_;
     located_ = strip_;
-    weight_end_ = list_.epilogue == MatmulEpilogue::gate_up ? strip_ + 1 : list_.first[s.weight + 1];
+    weight_end_ =
+        list_.epilogue == MatmulEpilogue::gate_up ? strip_ + 1 : list_.first[s.weight + 1];
   }
   const StripList& list_;
   int slots_, strip_bytes_, start_, last_, warps_, step_bytes_, wrap_bytes_, strip_, slot_;

@@ -114,7 +114,8 @@ MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_t
 }
 
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
-                        int padded_rows, const float* sums, const float* scales, cudaStream_t stream) {
+                        int padded_rows, const float* sums, const float* scales,
+                        cudaStream_t stream) {
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
   const int threads = strips / unit * strip_rows;
   cudaLaunchConfig_t config{};
@@ -128,8 +129,7 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
   config.attrs = &attribute;
   config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, sum_splits_kernel, list, strips, splits, padded_tokens,
-                            padded_rows, sums,
-                            scales) == cudaSuccess
+                            padded_rows, sums, scales) == cudaSuccess
              ? MatmulStatus::done
              : MatmulStatus::cuda_error;
 }
@@ -138,8 +138,8 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
   double best = 0;
-  // Cycles of a block: per column the tensor cores or decoding 256 rows, whichever is longer, and what a block and the
-  // sum over splits cost besides (measured on an H200).
+  // Cycles of a block: per column the tensor cores or decoding 256 rows, whichever is longer, and
+  // what a block and the sum over splits cost besides (measured on an H200).
   for (const int tile : {16, 64, 128, 256}) {
     const int row_tiles = (strips + wide_strips(tile) - 1) / wide_strips(tile);
     const int tiles = (tokens + tile - 1) / tile;

@@ -8,8 +8,8 @@
 
 namespace quantloom::kernels {
 
-// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128 sums, which leaves room for two
-// warpgroups only: with fewer registers the compiler serializes wgmma.
+// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128 sums, which leaves
+// room for two warpgroups only: with fewer registers the compiler serializes wgmma.
 constexpr int wide_rows(int tile_tokens) { return tile_tokens >= 128 ? 128 : 256; }
 constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / strip_rows; }
 
@@ -25,15 +25,17 @@ struct WidePlan {
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors);
 
-// x as the B operand: [columns / 64][8 cores][padded tokens][8 halves], scaled per token by a power of two whose
-// inverse goes to scales. Within a group of 32, core 2s + h holds columns 8t + 4s + 2h + {0, 1} for t = 0 .. 3: the
-// order in which a lane's eight neighbours of planes.h become two steps of 16.
+// x as the B operand: [columns / 64][8 cores][padded tokens][8 halves], scaled per token by a power
+// of two whose inverse goes to scales. Within a group of 32, core 2s + h holds columns 8t + 4s + 2h
+// + {0, 1} for t = 0 .. 3: the order in which a lane's eight neighbours of planes.h become two
+// steps of 16.
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
                            __half* image, float* scales, bool overlap, cudaStream_t stream);
 
 // Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
-                        int padded_rows, const float* sums, const float* scales, cudaStream_t stream);
+                        int padded_rows, const float* sums, const float* scales,
+                        cudaStream_t stream);
 
 using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, void* workspace,
                                     cudaStream_t);

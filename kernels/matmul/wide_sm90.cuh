@@ -1,5 +1,6 @@
-// Many tokens on Hopper. A block takes 256 rows (128 from 128 tokens on) and a tile of tokens: warpgroups of 64 rows, whose warps each decode
-// their strip's pieces into wgmma's A registers (once per tile, whatever its width), and one warp copies x.
+// Many tokens on Hopper. A block takes 256 rows (128 from 128 tokens on) and a tile of tokens:
+// warpgroups of 64 rows, whose warps each decode their strip's pieces into wgmma's A registers
+// (once per tile, whatever its width), and one warp copies x.
 #pragma once
 
 #include "matmul/codebook_planes.h"
@@ -10,11 +11,11 @@
 
 namespace quantloom::kernels {
 
-// A warp has a strip. Below 128 tokens one more warp copies x; from there on the first one does it, so that each may
-// have 255 registers.
+// A warp has a strip. Up to 128 tokens one more warp copies x; with 256 the first one does it, so
+// that each may have 255 registers.
 constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
 constexpr int wide_threads(int tile_tokens) {
-  return wide_consumers(tile_tokens) + (tile_tokens >= 128 ? 0 : 32);
+  return wide_consumers(tile_tokens) + (tile_tokens == 256 ? 0 : 32);
 }
 constexpr int wide_chunk = 64;  // columns of x per stage
 
@@ -77,11 +78,13 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     if (lane == 0) mbarrier_expect(full + 8 * fill_stage, stage_bytes);
     __syncwarp();
     if (lane < 8) {
-      const __half* from =
-          layout.image +
-          ((static_cast<std::int64_t>(fill_chunk) * 8 + lane) * layout.padded_tokens + first_token) * 8;
-      bulk_copy(shared_address(shared + layout.x) + fill_stage * stage_bytes + lane * tile_tokens * 16,
-                from, tile_tokens * 16, full + 8 * fill_stage);
+      const __half* from = layout.image + ((static_cast<std::int64_t>(fill_chunk) * 8 + lane) *
+                                               layout.padded_tokens +
+                                           first_token) *
+                                              8;
+      bulk_copy(
+          shared_address(shared + layout.x) + fill_stage * stage_bytes + lane * tile_tokens * 16,
+          from, tile_tokens * 16, full + 8 * fill_stage);
     }
     __syncwarp();
     ++fill_chunk;
@@ -97,8 +100,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     const bool stored = strip_here < strips;
     const Strip strip = find_strip(list, stored ? strip_here : strips - 1);
     const int row_bytes = list.columns / F::elements * F::bytes;
-    const std::uint8_t* from = list.planes[strip.weight] +
-                               static_cast<std::int64_t>(strip.index) * strip_rows * row_bytes;
+    const std::uint8_t* from =
+        list.planes[strip.weight] + static_cast<std::int64_t>(strip.index) * strip_rows * row_bytes;
     const float weight_scale = power_of_two_scale(*list.largest[strip.weight]);
     auto* affine = reinterpret_cast<std::uint32_t*>(shared + layout.affine) +
                    warp * strip_rows * affine_row_words<P>;
@@ -127,7 +130,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     float d[tile_tokens / 2];
 #pragma unroll
     for (int i = 0; i < tile_tokens / 2; ++i) d[i] = 0;
-    int stage = 0, previous = -1;
+    int stage = 0, previous = -1, chunks = 0;
     std::uint32_t parity = 0;
     for (int p = first_piece; p < last_piece; ++p) {
       const int n = groups_of(p);
@@ -158,7 +161,9 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
           wgmma_wait<1>();
           if (half == 0 && previous >= 0 && lane == 0) mbarrier_arrive(empty + 8 * previous);
         }
-        if (!own_producer && warp == 0 && previous >= 0) fill();
+        // Two chunks late, so that the other warpgroup has read the stage by then.
+        if (!own_producer && warp == 0 && chunks >= 2) fill();
+        ++chunks;
         previous = stage;
         if (++stage == layout.x_stages) stage = 0, parity ^= 1;
       }
@@ -180,10 +185,12 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     };
     const float back = 1.0f / weight_scale;
     if (layout.splits > 1) {
-      float* sums = layout.sums + static_cast<std::int64_t>(split) * layout.padded_tokens * padded_rows;
+      float* sums =
+          layout.sums + static_cast<std::int64_t>(split) * layout.padded_tokens * padded_rows;
       for_sums([&](int i, int token, int row) {
         if (token < list.tokens) {
-          sums[static_cast<std::int64_t>(token) * padded_rows + row_tile * rows_here + warp * 16 + row] = d[i];
+          sums[static_cast<std::int64_t>(token) * padded_rows + row_tile * rows_here + warp * 16 +
+               row] = d[i];
         }
       });
       return;
@@ -269,8 +276,7 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   }
   if (layout.splits == 1) return MatmulStatus::done;
   return sum_splits(list, strips, layout.splits, layout.padded_tokens,
-                    row_tiles * wide_rows(tile_tokens), layout.sums, layout.scales,
-                    stream);
+                    row_tiles * wide_rows(tile_tokens), layout.sums, layout.scales, stream);
 }
 
 template <class P>
@@ -278,19 +284,23 @@ MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan
                          cudaStream_t stream) {
   constexpr int shared_limit = 232448;  // every chip of compute capability 9.0
   switch (plan.tile_tokens) {
-    case 16: return launch_wide_tile<P, 16>(list, strips, plan, workspace, shared_limit, stream);
-    case 64: return launch_wide_tile<P, 64>(list, strips, plan, workspace, shared_limit, stream);
-    case 256: return launch_wide_tile<P, 256>(list, strips, plan, workspace, shared_limit, stream);
-    default: return launch_wide_tile<P, 128>(list, strips, plan, workspace, shared_limit, stream);
+    case 16:
+      return launch_wide_tile<P, 16>(list, strips, plan, workspace, shared_limit, stream);
+    case 64:
+      return launch_wide_tile<P, 64>(list, strips, plan, workspace, shared_limit, stream);
+    case 256:
+      return launch_wide_tile<P, 256>(list, strips, plan, workspace, shared_limit, stream);
+    default:
+      return launch_wide_tile<P, 128>(list, strips, plan, workspace, shared_limit, stream);
   }
 }
 
 }  // namespace quantloom::kernels
 
-#define QL_WIDE_INSTANCE(F)                          \
-  namespace quantloom::kernels {                     \
-  template <>                                        \
-  WideLaunch wide_kernel<formats::F>() {             \
-    return launch_wide<Planes<formats::F>>;          \
-  }                                                  \
+#define QL_WIDE_INSTANCE(F)                 \
+  namespace quantloom::kernels {            \
+  template <>                               \
+  WideLaunch wide_kernel<formats::F>() {    \
+    return launch_wide<Planes<formats::F>>; \
+  }                                         \
   }

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +62,13 @@ SHAPES = {
 }
 
 
+def _bytes(values: npt.NDArray[Any], width: int) -> Bytes:
+    """Values as rows of `width` bytes."""
+    return np.frombuffer(values.tobytes(), np.uint8).reshape(-1, width)
+
+
 def _half(value: float) -> Bytes:
-    return np.array([value], np.float16).view(np.uint8)
+    return _bytes(np.array([value], np.float16), 2)[0]
 
 
 def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:
@@ -72,12 +77,12 @@ def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:
 
 def _f32(rng: np.random.Generator, blocks: int) -> Bytes:
     values = rng.standard_normal(blocks, np.float32) * np.float32(DEVIATION)
-    return values.view(np.uint8).reshape(blocks, 4)
+    return _bytes(values, 4)
 
 
 def _f16(rng: np.random.Generator, blocks: int) -> Bytes:
     values = rng.standard_normal(blocks, np.float32) * np.float32(DEVIATION)
-    return values.astype(np.float16).view(np.uint8).reshape(blocks, 2)
+    return _bytes(values.astype(np.float16), 2)
 
 
 def _q4_0(rng: np.random.Generator, blocks: int) -> Bytes:
@@ -242,7 +247,7 @@ def _write_tensor(file: BinaryIO, tensor: Tensor, rng: np.random.Generator) -> N
         return
     pool = tensor.format.make(rng, min(blocks, POOL_BYTES // tensor.format.bytes))
     for start in range(0, blocks, len(pool)):
-        file.write(memoryview(pool[: blocks - start]).cast("B"))
+        file.write(pool[: blocks - start].data)
 
 
 def write(

@@ -106,7 +106,8 @@ void unpack_values(const typename F::Block* row, std::int64_t column, std::int64
       if constexpr (F::has_offset) _mm512_store_ps(offsets, unpack.offsets());
       for (int c = 0; c < 4; ++c) {
         alignas(64) std::int8_t q[64];
-        _mm512_store_si512(q, _mm512_sub_epi8(unpack.quants(c), _mm512_set1_epi8(zero_of<F>)));
+        _mm512_store_si512(
+            q, _mm512_sub_epi8(unpack.quants(c), _mm512_set1_epi8(static_cast<char>(zero_of<F>))));
         for (int half = 0; half < 2; ++half) {
           __m512 v[2];
           for (int i = 0; i < 2; ++i) {

@@ -175,8 +175,7 @@ inline void add_group(const std::int8_t* w, const std::int8_t* plane, std::int64
       for (int t = 0; t < T; ++t) {
         std::int32_t four;
         __builtin_memcpy(&four, plane + t * stride + 4 * k, 4);
-        pairs[t] =
-            _mm256_add_epi16(pairs[t], dot_pairs<F>(u, magnitudes, _mm256_set1_epi32(four)));
+        pairs[t] = _mm256_add_epi16(pairs[t], dot_pairs<F>(u, magnitudes, _mm256_set1_epi32(four)));
         // GCC would sum the steps as a tree, with all of its leaves spilled to the stack.
         asm("" : "+x"(pairs[t]));
       }

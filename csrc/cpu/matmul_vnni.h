@@ -39,7 +39,8 @@ void unpack_rows(const typename F::Block* first, std::int64_t blocks_per_row, in
     unpack.load(first + (r < rows ? r : 0) * blocks_per_row, columns_left);
     for (int c = 0; c < 4; ++c) {
       __m512i u = unpack.quants(c);
-      if constexpr (panel_bias<F> != 0) u = _mm512_add_epi8(u, _mm512_set1_epi8(panel_bias<F>));
+      if constexpr (panel_bias<F> != 0)
+        u = _mm512_add_epi8(u, _mm512_set1_epi8(static_cast<char>(panel_bias<F>)));
       _mm512_store_si512(bytes[c][r], u);
     }
     const __m512 s = unpack.scales();

@@ -24,7 +24,8 @@ struct Unpack512 {
     view_span<F>(blocks, columns, view);
   }
   __m512i quants(int c) const {
-    return _mm512_add_epi8(_mm512_load_si512(view.q + 64 * c), _mm512_set1_epi8(zero_of<F>));
+    return _mm512_add_epi8(_mm512_load_si512(view.q + 64 * c),
+                           _mm512_set1_epi8(static_cast<char>(zero_of<F>)));
   }
   __m512 scales() const { return _mm512_load_ps(view.scales); }
   __m512 offsets() const { return _mm512_load_ps(view.offsets); }

@@ -64,11 +64,13 @@ SHAPES = {
 
 def _bytes(values: npt.NDArray[Any], width: int) -> Bytes:
     """Values as rows of `width` bytes."""
-    return np.frombuffer(values.tobytes(), np.uint8).reshape(-1, width)
+    data: Bytes = np.frombuffer(values.tobytes(), np.uint8).reshape(-1, width)
+    return data
 
 
 def _half(value: float) -> Bytes:
-    return _bytes(np.array([value], np.float16), 2)[0]
+    (half,) = _bytes(np.array([value], np.float16), 2)
+    return np.asarray(half, np.uint8)
 
 
 def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:

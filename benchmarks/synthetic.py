@@ -69,8 +69,8 @@ def _bytes(values: npt.NDArray[Any], width: int) -> Bytes:
 
 
 def _half(value: float) -> Bytes:
-    (half,) = _bytes(np.array([value], np.float16), 2)
-    return np.asarray(half, np.uint8)
+    half: Bytes = _bytes(np.array([value], np.float16), 2)[0]
+    return half
 
 
 def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:

@@ -74,7 +74,8 @@ def _half(value: float) -> Bytes:
 
 
 def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:
-    return np.frombuffer(rng.bytes(blocks * width), np.uint8).reshape(blocks, width).copy()
+    data: Bytes = np.frombuffer(rng.bytes(blocks * width), np.uint8).copy()
+    return data.reshape(blocks, width)
 
 
 def _f32(rng: np.random.Generator, blocks: int) -> Bytes:

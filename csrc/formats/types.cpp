@@ -13,9 +13,8 @@ constexpr std::uint32_t id_count = 43;  // ggml.h of November 2026
 constexpr std::array<TypeInfo, id_count> build_table() {
   std::array<TypeInfo, id_count> table{};
   const auto put = [&table](std::uint32_t id, const char* name, std::uint32_t elements,
-                            std::uint32_t bytes, TypeState state) {
-    table[id] = {id, name, elements, bytes, state};
-  };
+                            std::uint32_t bytes,
+                            TypeState state) { table[id] = {id, name, elements, bytes, state}; };
 #define QL_PUT(F) \
   put(static_cast<std::uint32_t>(F::format), F::name, F::elements, F::bytes, TypeState::served);
   QL_FLOAT_FORMATS(QL_PUT)

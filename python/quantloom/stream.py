@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class Stream(Iterator[Piece]):
     ) -> None:
         self._owned = owned
         self._open = False
+        self._taking = Lock()
         if request.stop and session.model.tokenizer is None:
             raise InvalidArgument(
                 "stop strings need a tokenizer, which this model has not; use stop_tokens",
@@ -67,6 +69,15 @@ class Stream(Iterator[Piece]):
         return self
 
     def __next__(self) -> Piece:
+        # Taking a piece is several steps; a second thread would see them half done.
+        if not self._taking.acquire(blocking=False):
+            raise SessionBusy("another thread is taking a piece of this stream")
+        try:
+            return self._take()
+        finally:
+            self._taking.release()
+
+    def _take(self) -> Piece:
         if not self._open:
             raise StopIteration
         try:
@@ -74,7 +85,7 @@ class Stream(Iterator[Piece]):
         except SessionBusy:  # another thread is in the session; its work goes on
             raise
         except Closed:
-            if not self._open:  # another thread took the last piece meanwhile
+            if not self._open:  # closed by another thread meanwhile
                 raise StopIteration from None
             self.close()
             raise
@@ -149,10 +160,11 @@ class Stream(Iterator[Piece]):
     def _finish(self, reason: str) -> None:
         self._open = False
         self._finish_reason = reason
-        if self._session.closed:
+        try:
+            self._core.end(self._generation)
+            self._timings = Timings(*self._core.timings)
+        except Closed:  # by another thread; there is nothing left to end
             return
-        self._core.end(self._generation)
-        self._timings = Timings(*self._core.timings)
         if self._owned:
             self._session.close()
 

@@ -57,8 +57,7 @@ EncodeResult encode_blocks(const float* values, std::int64_t elements, std::byte
 }  // namespace
 
 bool encodable(Format format) {
-  return visit_format(
-      format, []<class F>(F) { return has_encoder<F>(); }, [] { return false; });
+  return visit_format(format, []<class F>(F) { return has_encoder<F>(); }, [] { return false; });
 }
 
 EncodeResult encode_row(Format format, const float* values, std::int64_t elements, void* blocks) {
@@ -71,9 +70,7 @@ EncodeResult encode_row(Format format, const float* values, std::int64_t element
           return {EncodeStatus::not_encodable, 0};
         }
       },
-      [] {
-        return EncodeResult{EncodeStatus::not_encodable, 0};
-      });
+      [] { return EncodeResult{EncodeStatus::not_encodable, 0}; });
 }
 
 }  // namespace quantloom::formats

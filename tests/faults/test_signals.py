@@ -76,7 +76,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ctrl_c(place: str, after: float, path: Path) -> None:
     ended = run(SETUP + PLACES[place] + AFTER_CTRL_C, path, send=signal.SIGINT, after=after)
     assert (ended.code, ended.out, ended.err) == (0, "usable\n", "")
-    assert not ended.seconds > 5  # with the second generation and the end of the interpreter
+    assert ended.seconds <= 5  # with the second generation and the end of the interpreter
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -84,7 +84,7 @@ def test_sigterm_ends_the_process(place: str, path: Path) -> None:
     code = SETUP + PLACES[place] + "ready()\nwork()\n"
     ended = run(code, path, send=signal.SIGTERM)
     assert (ended.code, ended.err) == (-signal.SIGTERM, "")
-    assert not ended.seconds > 2
+    assert ended.seconds <= 2
 
 
 def test_a_handler_of_sigterm_stops_a_load(path: Path) -> None:
@@ -134,4 +134,4 @@ time.sleep(0.05)
 def test_the_interpreter_ends_in_the_middle(place: str, path: Path) -> None:
     ended = run(SETUP + EXITS[place], path)
     assert (ended.code, ended.err) == (0, "")
-    assert not ended.seconds > 20
+    assert ended.seconds <= 20

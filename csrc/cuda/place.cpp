@@ -37,7 +37,8 @@ device::Transfer raw_transfer(ops::Weight& weight, std::byte* target) {
           .source = source,
           .file = weight.file,
           .file_offset = weight.file_offset,
-          .destination = target};
+          .destination = target,
+          .consume = {}};
 }
 
 device::Transfer packed_transfer(const device::Device& device, ops::Weight& weight,
@@ -60,8 +61,12 @@ device::Transfer packed_transfer(const device::Device& device, ops::Weight& weig
     device::launch_check("repack", {{"rows", rows}, {"columns", weight.columns}}, piece.stream,
                          cudaGetLastError());
   };
-  return {
-      .name = weight.name, .source = source, .unit = strip_rows * bytes_of_row, .consume = repack};
+  return {.name = weight.name,
+          .source = source,
+          .file = weight.file,
+          .file_offset = weight.file_offset,
+          .unit = strip_rows * bytes_of_row,
+          .consume = repack};
 }
 
 }  // namespace

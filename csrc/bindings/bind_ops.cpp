@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,9 @@
 #include "bindings/interpreter_lock.h"
 #include "cpu/instruction_set.h"
 #include "cpu/operations.h"
+#include "device/tensor.h"
 #include "formats/types.h"
+#include "model/matrix.h"
 
 namespace py = pybind11;
 
@@ -71,6 +74,13 @@ Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
   return out;
 }
 
+template <class Matrix>
+quantloom::device::Tensor multiply(const quantloom::device::Tensor& x, const Matrix& w,
+                                   const std::string& precision,
+                                   const quantloom::device::Tensor* out) {
+  return quantloom::model::multiply(x, w, parse_precision(precision), out);
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const auto set : quantloom::cpu::available_instruction_sets()) {
@@ -87,6 +97,23 @@ void bind_ops(py::module_& m) {
       py::arg("precision") = "exact",
       "x [tokens, columns] times the transpose of the weights [rows, columns] whose blocks are in "
       "a contiguous uint8 array, on the CPU: float32 [tokens, rows].");
+  using quantloom::model::PackedMatrix;
+  py::class_<PackedMatrix, std::shared_ptr<PackedMatrix>>(
+      m, "PackedMatrix", "A quantized matrix in the planes that a GPU multiplies from.")
+      .def(py::init<const quantloom::device::Tensor&>(), py::arg("blocks"),
+           py::call_guard<quantloom::Unlocked>())
+      .def("unpack", &PackedMatrix::unpack, py::call_guard<quantloom::Unlocked>())
+      .def_property_readonly(
+          "shape", [](const PackedMatrix& p) { return py::make_tuple(p.rows(), p.columns()); })
+      .def_property_readonly(
+          "format", [](const PackedMatrix& p) { return static_cast<std::uint32_t>(p.format()); })
+      .def_property_readonly("device", [](const PackedMatrix& p) { return to_string(p.device()); })
+      .def_property_readonly("nbytes", &PackedMatrix::bytes);
+  m.def("multiply", &multiply<quantloom::device::Tensor>, py::arg("x"), py::arg("w"),
+        py::arg("precision"), py::arg("out"), py::call_guard<quantloom::Unlocked>(),
+        "x [..., columns] times the transpose of w [rows, columns], on their device.");
+  m.def("multiply", &multiply<PackedMatrix>, py::arg("x"), py::arg("w"), py::arg("precision"),
+        py::arg("out"), py::call_guard<quantloom::Unlocked>());
   m.def("instruction_sets", &instruction_sets,
         "The CPU instruction sets that this machine has kernels for, in ascending order.");
   m.def(

@@ -83,6 +83,17 @@ std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision 
   return most;
 }
 
+std::size_t Products::workspace_bytes(const ops::Weight& weight, std::int64_t tokens,
+                                      ops::Precision precision) {
+  kernels::MatmulArguments a;
+  a.format = weight.format;
+  a.columns = weight.columns;
+  a.tokens = tokens;
+  a.weights[0].rows = weight.rows;
+  a.precision = matmul_precision(precision);
+  return kernels::matmul_workspace_bytes(a);
+}
+
 void Products::set_workspace(ops::Buffer workspace, std::size_t bytes) {
   workspace_ = std::move(workspace);
   workspace_bytes_ = bytes;
@@ -177,7 +188,7 @@ void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
   a.precision = matmul_precision(precision_);
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
-  a.overlap = true;
+  a.overlap = launch_ == Launch::early;
   const device::CurrentDevice current(device_);
   const kernels::MatmulStatus status = kernels::matmul(a, stream_);
   if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1) {

@@ -12,14 +12,22 @@ namespace quantloom::cuda {
 
 class Products {
  public:
-  Products(const device::Device& device, ops::Precision precision, device::Stream stream)
-      : device_(device), precision_(precision), stream_(stream) {}
+  // early: weights are fetched before the previous kernel has ended, so none of it may write them.
+  enum class Launch { early, in_order };
+
+  Products(const device::Device& device, ops::Precision precision, device::Stream stream,
+           Launch launch = Launch::early)
+      : device_(device), precision_(precision), stream_(stream), launch_(launch) {}
 
   // Bytes of workspace with which calls within the limits run whole.
   static std::size_t workspace_bytes(const ops::Limits& limits, ops::Precision precision);
+  // The same for products with one weight.
+  static std::size_t workspace_bytes(const ops::Weight& weight, std::int64_t tokens,
+                                     ops::Precision precision);
   void set_workspace(ops::Buffer workspace, std::size_t bytes);
-  // Two buffers of [tokens, width] floats: x in two parts.
+  // Two buffers of [tokens, width] floats: x in two parts, for calls that in_two_parts() says.
   void set_parts(ops::Buffer high, ops::Buffer rest);
+  bool in_two_parts(const ops::Weight& weight, std::int64_t tokens) const;
 
   // x [tokens, columns], the same columns for all outputs; `accumulate` adds to what they hold.
   void run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
@@ -32,7 +40,6 @@ class Products {
  private:
   void from_planes(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
                    bool accumulate);
-  bool in_two_parts(const ops::Weight& weight, std::int64_t tokens) const;
   void launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);
@@ -40,6 +47,7 @@ class Products {
   device::Device device_;
   ops::Precision precision_;
   device::Stream stream_;
+  Launch launch_;
   ops::Buffer workspace_;
   ops::Buffer high_;
   ops::Buffer rest_;

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from quantloom.model import Model as Model
     from quantloom.model import Session as Session
     from quantloom.model import load as load
+    from quantloom.products import matmul as matmul
     from quantloom.quantization import dequantize as dequantize
     from quantloom.quantization import quantize as quantize
     from quantloom.quantization import quantize_file as quantize_file
@@ -75,6 +76,7 @@ _HOMES = {
     "dequantize": "quantloom.quantization",
     "formats": "quantloom.formats",
     "load": "quantloom.model",
+    "matmul": "quantloom.products",
     "open": "quantloom.file",
     "quantize": "quantloom.quantization",
     "quantize_file": "quantloom.quantization",

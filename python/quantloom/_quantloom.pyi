@@ -8,7 +8,7 @@ import numpy.typing
 import os
 import typing
 import typing_extensions
-__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'quantize', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
+__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'PackedMatrix', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'multiply', 'quantize', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
 class GGUFFile:
     """
     A mapped and validated GGUF file; keys and tensors go by position.
@@ -129,6 +129,26 @@ class Tensor:
         ...
     @property
     def strides(self) -> tuple:
+        ...
+class PackedMatrix:
+    """
+    A quantized matrix in the planes that a GPU multiplies from.
+    """
+    def __init__(self, blocks: Tensor) -> None:
+        ...
+    def unpack(self) -> Tensor:
+        ...
+    @property
+    def device(self) -> str:
+        ...
+    @property
+    def format(self) -> int:
+        ...
+    @property
+    def nbytes(self) -> int:
+        ...
+    @property
+    def shape(self) -> tuple[int, int]:
         ...
 class OperationMatrix:
     """
@@ -290,6 +310,14 @@ def matmul(x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], blocks: n
     """
     x [tokens, columns] times the transpose of the weights [rows, columns] whose blocks are in a contiguous uint8 array, on the CPU: float32 [tokens, rows].
     """
+@typing.overload
+def multiply(x: Tensor, w: Tensor, precision: str, out: Tensor) -> Tensor:
+    """
+    x [..., columns] times the transpose of w [rows, columns], on their device.
+    """
+@typing.overload
+def multiply(x: Tensor, w: PackedMatrix, precision: str, out: Tensor) -> Tensor:
+    ...
 def quantize(values: numpy.typing.NDArray[numpy.float32], format: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.uint8]:
     """
     Blocks of the values in a contiguous float32 array, as a flat uint8 array.

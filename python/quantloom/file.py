@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom
 from quantloom.errors import Closed, FileError, ModelError
+
+if TYPE_CHECKING:
+    from quantloom.tensor import Tensor
 
 __all__ = ["File", "LazyTensor", "Metadata", "MetadataValue", "Tensors", "open"]
 
@@ -188,6 +191,24 @@ class LazyTensor:
         """
         view: npt.NDArray[np.uint8] = self._handle.file.tensor_bytes(self._position)
         return view
+
+    def to(self, device: str) -> Tensor:
+        """The blocks as a :class:`quantloom.Tensor`; on the CPU in the file's own memory.
+
+        Raises:
+            ModelError: there is no decoder for the tensor's type.
+            OutOfMemory: the device has no room for it.
+            Closed, FileError, GGUFError: as for `bytes`.
+        """
+        from quantloom.formats import tensor_type
+        from quantloom.tensor import Tensor
+
+        if not tensor_type(self.format).served:
+            raise ModelError(
+                f"tensor {self.name!r} is of type {self.format}, for which there is no decoder",
+                subject=self.name,
+            )
+        return Tensor.from_blocks(self.bytes, self.format, self.shape, device)
 
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """The weights as a new array of `shape` and `dtype`, decoded in float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from typing import Any, Protocol, SupportsIndex
@@ -51,27 +52,57 @@ class Tensor:
 
     A tensor on a GPU is handed on without a copy through `__dlpack__` and
     `__cuda_array_interface__`; both keep the order of work between the two sides' streams.
+
+    A quantized matrix on a GPU lies in its blocks as in the file, or packed: the same bits in the
+    planes that the matrix product reads (`pack`, `is_packed`). Never in both: `quantloom.matmul`
+    packs its matrix and lets go of the blocks. What needs blocks of a packed tensor (`numpy`,
+    `dequantize`, rows, `.to("cpu")`) unpacks them for the length of the call.
     """
 
-    __slots__ = ("__weakref__", "_native")
-    _native: Any
+    __slots__ = ("__weakref__", "_held", "_packed")
+    _held: Any  # numbers or blocks; None once packed
+    _packed: Any
 
     def __init__(self, data: Any, *, device: str | None = None) -> None:
         if isinstance(data, Tensor):
-            native = data._native
+            source = data
         elif isinstance(data, np.ndarray):
-            native = Tensor.from_numpy(data)._native
+            source = Tensor.from_numpy(data)
         elif hasattr(data, "__dlpack__"):
-            native = Tensor.from_dlpack(data)._native
+            source = Tensor.from_dlpack(data)
         else:
-            native = Tensor.from_numpy(np.asarray(data))._native
-        self._native = native if device is None else native.to(device)
+            source = Tensor.from_numpy(np.asarray(data))
+        if device is not None:
+            source = source.to(device)
+        self._packed = source._packed
+        self._held = source._held
 
     @classmethod
-    def _wrap(cls, native: Any) -> Tensor:
+    def _wrap(cls, native: Any, packed: Any = None) -> Tensor:
         tensor = cls.__new__(cls)
-        tensor._native = native
+        tensor._packed = packed
+        tensor._held = native
         return tensor
+
+    @property
+    def _native(self) -> Any:
+        """The C++ tensor; of a packed one its blocks, in memory of their own."""
+        held = self._held
+        return self._packed.unpack() if held is None else held
+
+    @property
+    def _face(self) -> Any:
+        """What knows shape, type and device: the C++ tensor or the planes."""
+        held = self._held
+        return self._packed if held is None else held
+
+    def _let_go_of_blocks(self) -> Any:
+        """The planes, made where there are none yet; the blocks' memory goes back to the pool."""
+        held = self._held
+        if held is not None:
+            self._packed = _quantloom.PackedMatrix(held)
+            self._held = None
+        return self._packed
 
     @classmethod
     def empty(
@@ -152,32 +183,34 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each dimension, of blocks in weights."""
-        return tuple(self._native.shape)
+        return tuple(self._face.shape)
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Bytes from one index to the next; 0 for the last dimension of blocks."""
-        return tuple(self._native.strides)
+        if self.is_packed:
+            return (TYPES[self._format_name()].row_bytes(self.shape[1]), 0)
+        return tuple(self._face.strides)
 
     @property
     def dtype(self) -> str:
         """Type of an element as NumPy names it; of blocks the format, such as "Q4_K"."""
-        return self._format_name() if self.is_quantized else str(self._native.dtype)
+        return self._format_name() if self.is_quantized else str(self._face.dtype)
 
     @property
     def format(self) -> str | None:
         """The GGUF format, such as "Q4_K" or "F16"; None for types that no weights have."""
-        if self.is_quantized or self._native.dtype in ("float32", "float16", "bfloat16"):
+        if self.is_quantized or self._face.dtype in ("float32", "float16", "bfloat16"):
             return self._format_name()
         return None
 
     def _format_name(self) -> str:
-        return _FORMAT_NAMES[self._native.format]
+        return _FORMAT_NAMES[self._face.format]
 
     @property
     def device(self) -> str:
         """Where the memory is: "cpu" or "cuda:0"."""
-        return str(self._native.device)
+        return str(self._face.device)
 
     @property
     def ndim(self) -> int:
@@ -187,27 +220,35 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(self._native.size)
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements, gaps between rows not counted."""
-        return int(self._native.nbytes)
+        """Bytes of the elements, gaps between rows not counted; of planes all that they take.
+
+        Planes take what the blocks do with rows rounded up to a multiple of 16, and 16 bytes more.
+        """
+        return int(self._face.nbytes)
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the elements are in quantized blocks."""
-        return bool(self._native.is_blocks)
+        """Whether the elements are quantized."""
+        return self.is_packed or bool(self._face.is_blocks)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the memory holds planes instead of blocks."""
+        return self._held is None
 
     @property
     def is_contiguous(self) -> bool:
         """Whether the elements lie in C order without gaps."""
-        return bool(self._native.is_contiguous)
+        return self.is_packed or bool(self._face.is_contiguous)
 
     @property
     def is_read_only(self) -> bool:
         """Whether the memory may only be read."""
-        return bool(self._native.is_read_only)
+        return not self.is_packed and bool(self._face.is_read_only)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -215,11 +256,32 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<Tensor {self.dtype} {self.shape} on {self.device}>"
+        layout = ", packed" if self.is_packed else ""
+        return f"<Tensor {self.dtype} {self.shape} on {self.device}{layout}>"
 
     def to(self, device: str) -> Tensor:
-        """This tensor where it lies on `device` already, else a copy there."""
+        """This tensor where it lies on `device` already, else a copy there, in blocks."""
+        if self.is_packed and device in (self.device, "cuda" if self.device == "cuda:0" else None):
+            return self
         return Tensor._wrap(self._native.to(device))
+
+    def pack(self) -> Tensor:
+        """This quantized matrix in the planes that a GPU multiplies from; itself where it is.
+
+        Lossless, in memory of its own: this tensor keeps its blocks until it is dropped.
+
+        Raises:
+            InvalidArgument: no quantized matrix (rows, columns), or on the CPU, which multiplies
+                from blocks.
+            OutOfMemory: the device has no room for the planes beside the blocks.
+        """
+        if self.is_packed:
+            return self
+        return Tensor._wrap(None, _quantloom.PackedMatrix(self._native))
+
+    def unpack(self) -> Tensor:
+        """This tensor in its blocks, bit for bit; itself where they are what it holds."""
+        return Tensor._wrap(self._native) if self.is_packed else self
 
     def cpu(self) -> Tensor:
         """Shorthand for `.to("cpu")`."""

@@ -1,0 +1,25 @@
+// A single quantized matrix on one GPU: into planes, back into blocks, and multiplied.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "device/tensor.h"
+#include "ops/operations.h"
+
+namespace quantloom::cuda {
+
+// Bytes of the planes of a matrix; 0 for float formats, which have none.
+std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns);
+
+// Blocks [rows, columns], contiguous, to `planes`, bytes of that size on the same GPU, and back.
+void pack(const device::Tensor& blocks, const device::Tensor& planes);
+void unpack(const device::Tensor& planes, const device::Tensor& blocks);
+
+// out [tokens, rows] = x [tokens, columns] times the transpose of `weight`, from planes where it
+// has them. x and out lie on 16 bytes. Runs on the device's compute stream; its workspace is of the
+// pool and goes back to it. Errors: device, out_of_memory.
+void multiply(const device::Device& device, const float* x, std::int64_t tokens,
+              const ops::Weight& weight, ops::Precision precision, float* out);
+
+}  // namespace quantloom::cuda

@@ -1,0 +1,76 @@
+"""`quantloom.matmul`: activations times quantized weights, straight from their blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantloom import _quantloom
+from quantloom.errors import InvalidArgument
+from quantloom.file import LazyTensor
+from quantloom.tensor import Tensor
+
+__all__ = ["matmul"]
+
+_PRECISIONS = ("exact", "fast")
+_X_TYPES = ("float32", "float16", "bfloat16")
+
+
+def matmul(x: Any, w: Any, precision: str = "exact", *, out: Tensor | None = None) -> Tensor:
+    """`x` times the transpose of `w`, as a layer of a model does: float32 [..., rows of w].
+
+    No dequantized copy of `w` is made, whatever its format and the size of `x`. On a GPU the first
+    product with a `w` in blocks packs it: from then on `w` holds planes in place of its blocks, at
+    the same bits per weight (`Tensor.is_packed`); views of its rows that were taken before keep the
+    blocks alive. Work is ordered on quantloom's stream of that GPU, and its workspace (256 MiB at
+    most) comes from the pool and returns to it.
+
+    Args:
+        x: a Tensor, a NumPy array or any DLPack array [..., columns] in float32, float16 or
+            bfloat16.
+        w: a Tensor (or a file's tensor, or an array) [rows, columns] in quantized blocks or one of
+            these types, on the same device.
+        precision: "exact" carries `x` at 16 bits or more and sums in 32; "fast" may quantize it to
+            8. On the CPU it does; on a GPU "fast" runs the exact kernels today.
+        out: a contiguous float32 Tensor [..., rows] on that device to write to.
+
+    Returns:
+        A Tensor on the device of `x`; `out` where it was given.
+
+    Raises:
+        InvalidArgument: a type, a shape, a device or a precision that does not fit; `subject` is
+            the argument.
+        OutOfMemory: the device has no room for the planes, the workspace or the result.
+        DeviceError: the GPU failed.
+    """
+    if precision not in _PRECISIONS:
+        raise InvalidArgument(
+            f"precision {precision!r} is not one of 'exact', 'fast'", subject="precision"
+        )
+    if out is not None and not isinstance(out, Tensor):
+        raise InvalidArgument(
+            f"out must be a quantloom.Tensor, not {type(out).__name__}", subject="out"
+        )
+    left, right = _tensor("x", x), _tensor("w", w)
+    matrix = right._face
+    if right.is_quantized and right.device != "cpu" and right.size > 0:
+        # What the product refuses is not packed for it.
+        fits = left.device == right.device and left.shape[-1:] == right.shape[-1:]
+        if fits and left.dtype in _X_TYPES:
+            matrix = right._let_go_of_blocks()
+    result = _quantloom.multiply(
+        left._native, matrix, precision, None if out is None else out._native
+    )
+    return Tensor._wrap(result) if out is None else out
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, LazyTensor):
+        return value.to("cpu")
+    try:
+        return Tensor(value)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name}: {error}", subject=name) from None
+    except (TypeError, ValueError, BufferError) as error:
+        raise InvalidArgument(f"{name} is no array: {error}", subject=name) from None

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formats/types.h"
 
 namespace quantloom::cpu {
 
@@ -26,6 +27,14 @@ const Kernels& kernels(InstructionSet set) {
   }
   throw Error(ErrorKind::invalid_argument,
               std::string("this build has no kernels for ") + to_string(set), "instruction_set");
+}
+
+void fail_no_product(const ops::Weight& weight) {
+  const formats::TypeInfo* type = formats::type_info(static_cast<std::uint32_t>(weight.format));
+  throw Error(ErrorKind::device,
+              "tensor '" + weight.name + "' of type " + (type == nullptr ? "?" : type->name) +
+                  " has no product of this form on the CPU",
+              weight.name);
 }
 
 }  // namespace quantloom::cpu

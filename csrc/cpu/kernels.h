@@ -113,6 +113,9 @@ const Kernels& vnni_kernels();
 const Kernels& amx_kernels();
 #endif
 
+// A kernel was asked for a type that it has no case for. Throws device naming tensor and type.
+[[noreturn]] void fail_no_product(const ops::Weight& weight);
+
 // The table of `set`. Errors: invalid_argument where this build has none.
 const Kernels& kernels(InstructionSet set);
 

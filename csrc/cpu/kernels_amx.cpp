@@ -61,17 +61,15 @@ void multiply(const ops::Weight& weight, const Activations& x, Form form, ops::P
     return vnni_kernels().multiply(weight, x, form, precision, first_row, rows, out, out_stride,
                                    scratch);
   }
-  const bool exact = precision == ops::Precision::exact;
-  switch (weight.format) {
-#define QL_CASE(F)                                                                              \
-  case formats::F::format:                                                                      \
-    return (exact ? matmul_amx<formats::F, true>                                                \
-                  : matmul_amx<formats::F, false>)(weight, x, first_row, rows, out, out_stride, \
-                                                   scratch);
-    QL_FLOAT_FORMATS(QL_CASE)
-    QL_QUANTIZED_FORMATS(QL_CASE)
-#undef QL_CASE
-  }
+  formats::visit_format(
+      weight.format,
+      [&](auto format) {
+        using F = decltype(format);
+        (precision == ops::Precision::exact
+             ? matmul_amx<F, true>
+             : matmul_amx<F, false>)(weight, x, first_row, rows, out, out_stride, scratch);
+      },
+      [&] { fail_no_product(weight); });
 }
 
 }  // namespace

@@ -60,16 +60,10 @@ void multiply(const ops::Weight& weight, const Activations& x, Form form, ops::P
   if (form == Form::values) {
     return multiply_floats_dispatch<Avx2>(weight, x, first_row, rows, out, out_stride);
   }
-  switch (weight.format) {
-#define QL_CASE(F)                                                                             \
-  case formats::F::format:                                                                     \
-    return multiply_planes<formats::F>(weight, x, precision, first_row, rows, out, out_stride, \
-                                       scratch);
-    QL_QUANTIZED_FORMATS(QL_CASE)
-#undef QL_CASE
-    default:
-      return;
-  }
+  visit_quantized(weight, [&](auto format) {
+    multiply_planes<decltype(format)>(weight, x, precision, first_row, rows, out, out_stride,
+                                      scratch);
+  });
 }
 
 }  // namespace

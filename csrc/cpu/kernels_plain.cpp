@@ -19,15 +19,9 @@ void multiply(const ops::Weight& weight, const Activations& x, Form form,
   if (form == Form::values) {
     return multiply_floats_dispatch<Plain>(weight, x, first_row, rows, out, out_stride);
   }
-  switch (weight.format) {
-#define QL_CASE(F)         \
-  case formats::F::format: \
-    return multiply_plain<formats::F>(weight, x, first_row, rows, out, out_stride);
-    QL_QUANTIZED_FORMATS(QL_CASE)
-#undef QL_CASE
-    default:
-      return;
-  }
+  visit_quantized(weight, [&](auto format) {
+    multiply_plain<decltype(format)>(weight, x, first_row, rows, out, out_stride);
+  });
 }
 
 }  // namespace

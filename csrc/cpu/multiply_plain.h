@@ -142,9 +142,26 @@ void multiply_floats_dispatch(const ops::Weight& weight, const Activations& x,
       return multiply_values<V, formats::F32>(weight, x, first_row, rows, out, out_stride);
     case formats::Format::f16:
       return multiply_values<V, formats::F16>(weight, x, first_row, rows, out, out_stride);
-    default:
+    case formats::Format::bf16:
       return multiply_values<V, formats::BF16>(weight, x, first_row, rows, out, out_stride);
+    default:
+      fail_no_product(weight);
   }
+}
+
+// Calls fn(F{}) with the struct of the weight's quantized format.
+template <class Function>
+void visit_quantized(const ops::Weight& weight, Function&& fn) {
+  formats::visit_format(
+      weight.format,
+      [&](auto format) {
+        if constexpr (decltype(format)::quantized) {
+          fn(format);
+        } else {
+          fail_no_product(weight);
+        }
+      },
+      [&] { fail_no_product(weight); });
 }
 
 inline bool is_float(formats::Format format) {

@@ -21,9 +21,9 @@ class Capture {
   Capture& operator=(const Capture&) = delete;
 
   cudaGraph_t end() {
-    open_ = false;
     cudaGraph_t graph = nullptr;
     QUANTLOOM_CUDA_CALL(cudaStreamEndCapture, stream_, &graph);
+    open_ = false;
     return graph;
   }
 
@@ -35,10 +35,11 @@ class Capture {
 }  // namespace
 
 void Replay::run(std::uint64_t key, device::Stream stream, const std::function<void()>& calls) {
-  const auto [found, added] = graphs_.try_emplace(key);
+  const auto found = graphs_.find(key);
   // A debugging run waits after each launch, which a recording cannot.
-  if (added || device::debug_launches()) {
+  if (found == graphs_.end() || device::debug_launches()) {
     calls();
+    graphs_.try_emplace(key);
     return;
   }
   if (found->second == nullptr) {
@@ -46,7 +47,9 @@ void Replay::run(std::uint64_t key, device::Stream stream, const std::function<v
     calls();
     cudaGraph_t graph = capture.end();
     cudaGraphExec_t executable = nullptr;
-    const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+    const cudaError_t status = faults::fails(faults::Point::cuda_call)
+                                   ? cudaErrorOperatingSystem
+                                   : cudaGraphInstantiate(&executable, graph, 0);
     static_cast<void>(cudaGraphDestroy(graph));
     device::check(status, "cudaGraphInstantiate");
     found->second.reset(executable);

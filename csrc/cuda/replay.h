@@ -21,7 +21,9 @@ class Replay {
 
  private:
   struct Destroy {
-    void operator()(cudaGraphExec_t graph) const { static_cast<void>(cudaGraphExecDestroy(graph)); }
+    void operator()(cudaGraphExec_t graph) const {
+      if (!device::forked_after_cuda()) static_cast<void>(cudaGraphExecDestroy(graph));
+    }
   };
   using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Destroy>;
 

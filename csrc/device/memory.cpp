@@ -71,9 +71,10 @@ class CudaBackend final : public PoolBackend {
         events_.pop_back();
       }
     }
+    const bool fails = faults::fails(faults::Point::cuda_call);
     const bool made =
         event != nullptr || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess;
-    if (made && cudaEventRecord(event, stream) != cudaSuccess) {
+    if (made && (fails || cudaEventRecord(event, stream) != cudaSuccess)) {
       cudaEventDestroy(event);
       event = nullptr;
     }

@@ -71,6 +71,8 @@ void* Pool::allocate(std::size_t bytes, Stream stream, const char* what) {
 }
 
 void Pool::release(void* memory) noexcept {
+  // First, without the lock: after a fork another thread of the parent may hold it for ever.
+  if (!backend_.usable()) return;
   const std::lock_guard lock(mutex_);
   const auto found = used_.find(memory);
   if (found == used_.end()) return;
@@ -78,7 +80,6 @@ void Pool::release(void* memory) noexcept {
   used_.erase(found);
   statistics_.in_use -= block.bytes;
   --statistics_.blocks;
-  if (!backend_.usable()) return;
   if (!block.shared) {
     block.event = backend_.record(block.stream);
     if (block.event == nullptr) block.shared = true;

@@ -134,7 +134,8 @@ void require_image(int index) {
   int before = 0;
   QUANTLOOM_CUDA_CALL(cudaGetDevice, &before);
   QUANTLOOM_CUDA_CALL(cudaSetDevice, index);
-  const cudaError_t image = kernels::query_kernel_image();
+  const cudaError_t image = faults::fails(faults::Point::cuda_call) ? cudaErrorOperatingSystem
+                                                                    : kernels::query_kernel_image();
   cudaSetDevice(before);
   if (image == cudaErrorNoKernelImageForDevice || image == cudaErrorInvalidDeviceFunction) {
     const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(index)];
@@ -271,16 +272,12 @@ Stream compute_stream(const Device& device) {
   std::atomic<Stream>& slot = state().streams[device.index];
   if (const Stream stream = slot.load(std::memory_order_acquire)) return stream;
   const CurrentDevice current(device);
-  const std::lock_guard lock(state().mutex);
-  if (const Stream stream = slot.load()) return stream;
+  Stream made = nullptr;
+  QUANTLOOM_CUDA_CALL(cudaStreamCreateWithFlags, &made, cudaStreamNonBlocking);
   Stream stream = nullptr;
-  const cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-  if (status == cudaSuccess) {
-    slot.store(stream, std::memory_order_release);
-    return stream;
-  }
-  throw Error(ErrorKind::device,
-              std::string("cudaStreamCreateWithFlags failed: ") + cudaGetErrorString(status));
+  if (slot.compare_exchange_strong(stream, made, std::memory_order_acq_rel)) return made;
+  cudaStreamDestroy(made);  // another thread was first
+  return stream;
 }
 
 void synchronize(const Device& device) {
@@ -352,7 +349,8 @@ void Event::synchronize() const {
 }
 
 bool Event::done() const {
-  const cudaError_t status = cudaEventQuery(event_);
+  const cudaError_t status =
+      faults::fails(faults::Point::cuda_call) ? cudaErrorOperatingSystem : cudaEventQuery(event_);
   if (status == cudaErrorNotReady) return false;
   check(status, "cudaEventQuery");
   return true;

@@ -1,6 +1,37 @@
 #include "transformer/attention.cuh"
 
+#include <array>
+#include <atomic>
+
 namespace quantloom::kernels {
+namespace {
+
+#if defined(QUANTLOOM_HAS_SM90)
+// Asked once per device; an attribute costs a microsecond.
+bool is_hopper() {
+  static std::array<std::atomic<int>, 64> majors{};
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= static_cast<int>(majors.size())) {
+    return false;
+  }
+  int major = majors[device].load(std::memory_order_relaxed);
+  if (major == 0) {
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+      return false;
+    }
+    majors[device].store(major, std::memory_order_relaxed);
+  }
+  return major == 9;
+}
+
+bool fits_hopper(const Cache& cache) {
+  const int size = cache.head_size;
+  return cache.type == CacheType::f16 && (size == 64 || size == 96 || size == 128 || size == 256) &&
+         is_hopper();
+}
+#endif
+
+}  // namespace
 
 std::int64_t attention_workspace_bytes(int head_size) {
   return std::int64_t{counter_slots} * sizeof(int) +
@@ -14,9 +45,14 @@ cudaError_t attention(const Attention& arguments, cudaStream_t stream) {
   if (cache.kv_heads <= 0 || arguments.heads % cache.kv_heads != 0) return cudaErrorInvalidValue;
   const bool tiled =
       cache.type != CacheType::f32 && cache.head_size % 32 == 0 && cache.head_size <= 128;
-  if (!tiled) return attention_any(arguments, stream);
-  if (arguments.tokens <= decode_tokens) return attention_decode(arguments, stream);
-  return attention_prefill(arguments, stream);
+  if (tiled && arguments.tokens <= decode_tokens) return attention_decode(arguments, stream);
+#if defined(QUANTLOOM_HAS_SM90)
+  if (arguments.tokens > decode_tokens && fits_hopper(cache)) {
+    return attention_prefill_sm90(arguments, stream);
+  }
+#endif
+  if (tiled) return attention_prefill(arguments, stream);
+  return attention_any(arguments, stream);
 }
 
 }  // namespace quantloom::kernels

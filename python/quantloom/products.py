@@ -57,9 +57,8 @@ def matmul(x: Any, w: Any, precision: str = "exact", *, out: Tensor | None = Non
         fits = left.device == right.device and left.shape[-1:] == right.shape[-1:]
         if fits and left.dtype in _X_TYPES:
             matrix = right._let_go_of_blocks()
-    result = _quantloom.multiply(
-        left._native, matrix, precision, None if out is None else out._native
-    )
+    target: Any = None if out is None else out._native
+    result = _quantloom.multiply(left._native, matrix, precision, target)
     return Tensor._wrap(result) if out is None else out
 
 

@@ -1,0 +1,78 @@
+"""What tests of `quantloom.matmul` share: matrices of every format, and a guarded output."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantloom import Tensor, matmul, reference
+from quantloom.formats import FORMATS
+
+Array = npt.NDArray[np.float32]
+
+QUANTIZED = [name for name, kind in FORMATS.items() if kind.served and kind.elements > 1]
+BOUNDS = {"exact": 1e-6, "fast": 5e-4}
+TOKENS = [*range(1, 10), 15, 16, 17, 63, 64, 65, 127, 128, 129, 513]
+
+_GUARD = 64
+_SENTINEL = np.float32(-1234.5)
+
+
+@cache
+def sane_blocks(format: str) -> npt.NDArray[np.uint8]:
+    """Random bit patterns of blocks whose weights are finite and of a usual size."""
+    kind = FORMATS[format]
+    random = np.random.default_rng(kind.id)
+    blocks = random.integers(0, 256, (20_000, kind.bytes), np.uint8)
+    with np.errstate(all="ignore"):
+        values = np.abs(reference.dequantize(blocks, format)).max(axis=1)
+    good: npt.NDArray[np.uint8] = blocks[np.isfinite(values) & (values > 0.02) & (values < 2)]
+    assert len(good) > 100, format
+    return good
+
+
+def matrix(format: str, rows: int, columns: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    """A matrix on the CPU and its weights."""
+    kind = FORMATS[format]
+    random = np.random.default_rng([rows, columns])
+    pool = sane_blocks(format)
+    blocks = pool[random.integers(0, len(pool), rows * columns // kind.elements)]
+    weights = reference.dequantize(blocks, format).reshape(rows, columns).astype(np.float64)
+    return Tensor.from_blocks(blocks, format, (rows, columns)), weights
+
+
+def activations(tokens: int, columns: int) -> Array:
+    """Normal numbers."""
+    random = np.random.default_rng(columns)
+    return random.standard_normal((tokens, columns)).astype(np.float32)
+
+
+def error(found: Array, x: npt.NDArray[Any], weights: npt.NDArray[np.float64]) -> float:
+    """Normalized mean square error of x times the transpose of the weights, against float64.
+
+    Infinite where a value is not finite. Sums that happen to cancel, as single ones may, are
+    measured against what independent terms of this size give.
+    """
+    if not np.isfinite(found).all():
+        return float("inf")
+    wide = x.astype(np.float64)
+    wanted = wide @ weights.T
+    usual = np.square(wide).sum() * np.square(weights).sum() / x.shape[-1]
+    return float(np.square(found - wanted).sum() / max(np.square(wanted).sum(), usual))
+
+
+def guarded(x: Tensor, w: Tensor, precision: str) -> Array:
+    """The product, written over NaN between sentinels that are checked."""
+    count = x.shape[0] * w.shape[0]
+    room = np.full(count + 2 * _GUARD, _SENTINEL)
+    room[_GUARD:-_GUARD] = np.nan
+    there = Tensor(room, device=x.device)
+    out = there[_GUARD : _GUARD + count].reshape(x.shape[0], w.shape[0])
+    assert matmul(x, w, precision, out=out) is out
+    found = there.numpy()
+    assert (found[:_GUARD] == _SENTINEL).all() and (found[-_GUARD:] == _SENTINEL).all()
+    result: Array = found[_GUARD:-_GUARD].reshape(out.shape)
+    return result

@@ -79,7 +79,7 @@ std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
                             const std::string& cache_type,
                             std::optional<std::int64_t> context_length,
                             std::optional<std::int64_t> gpu_layers, bool as_fit,
-                            std::optional<int> threads, bool check_weights,
+                            std::optional<int> threads, bool check_weights, bool batch_invariant,
                             const py::object& progress) {
   const model::LoadOptions options{
       .device = device::parse_device(device),
@@ -88,6 +88,7 @@ std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
       .cache_type = value_of("cache_type", cache_type, cache_types),
       .context_length = context_length,
       .check_weights = check_weights,
+      .batch_invariant = batch_invariant,
   };
   const bool tells = not progress.is_none();
   std::optional<std::uint64_t> told;
@@ -231,7 +232,7 @@ void bind_model(py::module_& m) {
       .def_static("load", &load, py::arg("file"), py::arg("device"), py::arg("precision"),
                   py::arg("cache_type"), py::arg("context_length"), py::arg("gpu_layers"),
                   py::arg("as_fit"), py::arg("threads"), py::arg("check_weights"),
-                  py::arg("progress"))
+                  py::arg("batch_invariant"), py::arg("progress"))
       .def_property_readonly("architecture",
                              [](const Model& m) { return m.description().architecture->name; })
       .def_property_readonly(
@@ -240,6 +241,8 @@ void bind_model(py::module_& m) {
           "precision", [](const Model& m) { return name_of(m.options().precision, precisions); })
       .def_property_readonly(
           "cache_type", [](const Model& m) { return name_of(m.options().cache_type, cache_types); })
+      .def_property_readonly("batch_invariant",
+                             [](const Model& m) { return m.options().batch_invariant; })
       .def_property_readonly("context_length", &Model::context_length)
       .def_property_readonly("trained_context_length",
                              [](const Model& m) { return m.hyperparameters().context_length; })

@@ -36,6 +36,7 @@ inline constexpr int tile_columns = 32;
 // Activations of some tokens, in the forms that prepare() was asked for.
 struct Activations {
   std::int64_t tokens = 0;
+  std::int64_t counted = 0;  // tokens by which a kernel is chosen; at least `tokens`
   std::int64_t columns = 0;
   std::int64_t stride = 0;              // of planes and words, in values; a multiple of 64
   std::int64_t groups = 0;              // sums per token: padded columns / sum_group

@@ -45,7 +45,7 @@ void multiply_planes(const ops::Weight& weight, const Activations& x, ops::Preci
                      std::int64_t first_row, std::int64_t rows, float* out, std::int64_t out_stride,
                      void* scratch) {
   const bool exact = precision == ops::Precision::exact;
-  if (x.tokens <= matvec_tokens) {
+  if (x.counted <= matvec_tokens) {
     (exact ? matvecs_avx2<F, true> : matvecs_avx2<F, false>)(weight, x, first_row, rows, out,
                                                              out_stride);
   } else {

@@ -55,6 +55,10 @@ class CpuOperations final : public ops::Operations {
     if (bytes != 0) std::memmove(to, from, bytes);
   }
   void synchronize() override {}
+  void set_batch_invariant(bool on) override {
+    batch_invariant_ = on;
+    products_.set_batch_invariant(on);
+  }
   std::uint64_t mark() override { return 0; }
   void wait(std::uint64_t /*ticket*/) override {}
   void replay(std::uint64_t /*key*/, const std::function<void()>& calls) override { calls(); }
@@ -113,6 +117,7 @@ class CpuOperations final : public ops::Operations {
 
   const Kernels& kernels_;
   const ops::Precision precision_;
+  bool batch_invariant_ = false;
   Products products_;
   std::vector<Product> list_;
   std::vector<Scratch> attention_scratch_;
@@ -243,7 +248,8 @@ void CpuOperations::attention(const ops::Attention& arguments) {
   const std::int64_t group = arguments.heads / cache.kv_heads;
   const std::int64_t step = std::max<std::int64_t>(1, attention_queries / group);
   reserve_attention(step * group, cache.head_size);
-  if (tokens == 1 && first + 1 > history_piece) return attend_in_pieces(arguments, first);
+  if (tokens == 1 && first + 1 > history_piece && !batch_invariant_)
+    return attend_in_pieces(arguments, first);
 
   const std::int64_t blocks = (tokens + step - 1) / step;
   parallel_for(

@@ -16,6 +16,8 @@ namespace {
 constexpr std::int64_t panel_tokens = 512;
 // At or below, a product streams the weights once from memory and unpacks them in registers.
 constexpr std::int64_t few_tokens = 8;
+// From here on every instruction set takes its kernels of many tokens.
+constexpr std::int64_t many_tokens = tile_tokens;
 constexpr std::int64_t prepare_step = tile_tokens;
 constexpr std::int64_t item_bytes = 64 << 10;
 
@@ -32,6 +34,10 @@ bool finite(const float* x, std::int64_t count) {
 
 Products::Products(const Kernels& kernels, ops::Precision precision)
     : kernels_(kernels), precision_(precision) {}
+
+std::int64_t Products::counted(std::int64_t tokens) const {
+  return batch_invariant_ ? std::max<std::int64_t>(tokens, many_tokens) : tokens;
+}
 
 void Products::reserve_threads(std::int64_t tokens, std::int64_t width) {
   const auto count = static_cast<std::size_t>(thread_count());
@@ -51,7 +57,7 @@ void Products::reserve(std::int64_t tokens, std::int64_t width) {
   not_finite_.reserve(static_cast<std::size_t>(panel));
   items_.reserve(1 << 14);
   for (const auto format : {formats::Format::q4_k, formats::Format::q8_0, formats::Format::q6_k}) {
-    for (const std::int64_t count : {std::int64_t{1}, panel}) {
+    for (const std::int64_t count : {std::int64_t{1}, panel, std::max(panel, many_tokens)}) {
       const Form form = kernels_.form(format, count, precision_);
       memory_[static_cast<int>(form)].view(form, precision_, nullptr, panel, width);
     }
@@ -70,10 +76,11 @@ void Products::prepare(const float* x, std::int64_t tokens, const ops::Norm* nor
   panel_ = tokens;
   bool wanted[form_count] = {};
   for (const Product& product : products) {
-    const Form form = kernels_.form(product.weight->format, tokens, precision_);
+    const Form form = kernels_.form(product.weight->format, counted(tokens), precision_);
     const int index = static_cast<int>(form);
     if (!wanted[index]) {
       views_[index] = memory_[index].view(form, precision_, values, tokens, columns);
+      views_[index].counted = counted(tokens);
     }
     wanted[index] = true;
   }
@@ -111,7 +118,7 @@ void Products::list_items(std::span<const Product> products, std::int64_t tokens
   for (std::size_t i = 0; i < products.size(); ++i) {
     const ops::Weight& weight = *products[i].weight;
     std::int64_t step = tile;
-    if (tokens <= few_tokens) {
+    if (counted(tokens) <= few_tokens) {
       step = std::clamp<std::int64_t>(item_bytes / row_bytes(weight) / 8 * 8, 8, 256);
     }
     for (std::int64_t row = 0; row < weight.rows; row += step) {
@@ -121,7 +128,7 @@ void Products::list_items(std::span<const Product> products, std::int64_t tokens
 }
 
 void Products::multiply(const ops::Weight& weight, const Item& item, PerThread& mine, float* tile) {
-  const Form form = kernels_.form(weight.format, panel_, precision_);
+  const Form form = kernels_.form(weight.format, counted(panel_), precision_);
   const Activations& x = views_[static_cast<int>(form)];
   kernels_.multiply(weight, x, form, precision_, item.first_row, item.rows, tile, item.rows,
                     mine.kernel.get<std::byte>(multiply_scratch));

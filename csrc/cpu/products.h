@@ -24,6 +24,9 @@ class Products {
   // Room for calls of up to `tokens` tokens of up to `width` columns.
   void reserve(std::int64_t tokens, std::int64_t width);
 
+  // While on, calls of few tokens take the kernels of many.
+  void set_batch_invariant(bool on) { batch_invariant_ = on; }
+
   // x [tokens, columns], all weights with the same columns; norm may be null.
   void run(const float* x, std::int64_t tokens, const ops::Norm* norm,
            std::span<const Product> products);
@@ -50,10 +53,13 @@ class Products {
                std::span<const Product> products);
   void list_items(std::span<const Product> products, std::int64_t tokens);
   void multiply(const ops::Weight& weight, const Item& item, PerThread& mine, float* tile);
+  // Tokens by which kernels are chosen.
+  std::int64_t counted(std::int64_t tokens) const;
   void reserve_threads(std::int64_t tokens, std::int64_t width);
 
   const Kernels& kernels_;
   const ops::Precision precision_;
+  bool batch_invariant_ = false;
   Scratch normed_{"normed activations"};
   ActivationMemory memory_[form_count];
   Activations views_[form_count];

@@ -45,6 +45,7 @@ Activations ActivationMemory::view(Form form, ops::Precision precision, const fl
                                    std::int64_t tokens, std::int64_t columns) {
   Activations view;
   view.tokens = tokens;
+  view.counted = tokens;
   view.columns = columns;
   view.values = values;
   if (form == Form::values) return view;

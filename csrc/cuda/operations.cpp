@@ -92,6 +92,7 @@ class CudaOperations final : public ops::Operations {
     device::copy(to, device_, from, device_, bytes, stream_.get());
   }
   void synchronize() override { device::synchronize(device_, stream_.get()); }
+  void set_batch_invariant(bool on) override { products_.set_batch_invariant(on); }
 
   void reserve(const ops::Limits& limits) override {
     const Reserved bytes = reserved(limits);

@@ -24,6 +24,9 @@ class Products {
   // The same for products with one weight.
   static std::size_t workspace_bytes(const ops::Weight& weight, std::int64_t tokens,
                                      ops::Precision precision);
+  // While on, calls of few tokens take the kernels of many.
+  void set_batch_invariant(bool on) { batch_invariant_ = on; }
+
   void set_workspace(ops::Buffer workspace, std::size_t bytes);
   // Two buffers of [tokens, width] floats: x in two parts, for calls that in_two_parts() says.
   void set_parts(ops::Buffer high, ops::Buffer rest);
@@ -48,6 +51,7 @@ class Products {
   ops::Precision precision_;
   device::Stream stream_;
   Launch launch_;
+  bool batch_invariant_ = false;
   ops::Buffer workspace_;
   ops::Buffer high_;
   ops::Buffer rest_;

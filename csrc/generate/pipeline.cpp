@@ -33,6 +33,11 @@ Pipeline::~Pipeline() {
   }
 }
 
+void Pipeline::set_batch_invariant(bool on) {
+  batch_invariant_ = on;
+  for (const std::unique_ptr<Stage>& stage : stages_) stage->operations->set_batch_invariant(on);
+}
+
 void Pipeline::run(const std::int32_t* tokens, const ops::Positions& positions,
                    const model::Checkpoint& checkpoint) {
   Stage& last = *stages_.back();
@@ -60,7 +65,7 @@ void Pipeline::pass_through_front(const std::int32_t* tokens, const ops::Positio
                          positions.count);
     run_layers(front, here, between);
   };
-  if (positions.count == 1) {
+  if (positions.count == 1 and not batch_invariant_) {
     front.operations->replay(static_cast<std::uint64_t>(positions.bound), [&] { calls({}); });
   } else {
     calls(checkpoint);

@@ -28,6 +28,8 @@ class Pipeline {
   // stages wait for each other; a single one runs on as operations do.
   void run(const std::int32_t* tokens, const ops::Positions& positions,
            const model::Checkpoint& checkpoint);
+  void set_batch_invariant(bool on);
+
   // logits [rows, vocabulary] of tokens first_row, ... of the last run().
   void head(std::int64_t first_row, std::int64_t rows, float* logits);
 
@@ -48,6 +50,7 @@ class Pipeline {
                   const model::Checkpoint& checkpoint);
 
   const model::Model& model_;
+  bool batch_invariant_ = false;
   std::vector<std::unique_ptr<Stage>> stages_;
   // Where there are two stages: position and tokens on the first one's device, and on their way.
   ops::Buffer inlet_;

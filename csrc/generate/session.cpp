@@ -24,6 +24,24 @@ constexpr std::int64_t logits_rows = 32;
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
+// Passes over a prompt, which a batch-invariant model computes in the same way whatever their size.
+// Steps of one token have kernels of their own.
+class PromptPasses {
+ public:
+  PromptPasses(Pipeline& pipeline, const model::Model& model)
+      : pipeline_(model.options().batch_invariant ? &pipeline : nullptr) {
+    if (pipeline_ != nullptr) pipeline_->set_batch_invariant(true);
+  }
+  ~PromptPasses() {
+    if (pipeline_ != nullptr) pipeline_->set_batch_invariant(false);
+  }
+  PromptPasses(const PromptPasses&) = delete;
+  PromptPasses& operator=(const PromptPasses&) = delete;
+
+ private:
+  Pipeline* pipeline_;
+};
+
 }  // namespace
 
 // The members' order matters: memory is freed before the operations that allocated it.
@@ -214,6 +232,12 @@ void Session::write_history(std::span<const std::int32_t> tokens, std::size_t fr
                              (tokens.size() - from) * sizeof(std::int32_t));
 }
 
+// The cache holds the first `count` of a prompt's tokens, computed by passes.
+void Session::hold(std::span<const std::int32_t> prompt, std::int64_t count) {
+  cached_.assign(prompt.begin(), prompt.begin() + count);
+  prefilled_ = count;
+}
+
 // Feeds history[position, position + count) to the layers.
 void Session::run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint) {
   const auto first = static_cast<std::int32_t>(position);
@@ -225,12 +249,15 @@ void Session::run_chunk(std::int64_t position, std::int64_t count, const Checkpo
 
 void Session::prefill(const Checkpoint& checkpoint) {
   Generation& g = *open_;
-  const auto mismatch = std::ranges::mismatch(g.prompt, cached_).in1 - g.prompt.begin();
+  const PromptPasses passes(device_->pipeline, *model_);
+  std::int64_t held = std::ranges::mismatch(g.prompt, cached_).in1 - g.prompt.begin();
+  // What steps wrote to the cache differs in the last bits from what passes would.
+  if (model_->options().batch_invariant) held = std::min(held, prefilled_);
   // The last token is always run: its logits are wanted.
   const std::int64_t length = timings_.prompt_tokens;
-  std::int64_t position = std::min<std::int64_t>(mismatch, length - 1);
+  std::int64_t position = std::min<std::int64_t>(held, length - 1);
   timings_.reused_tokens = position;
-  cached_.resize(static_cast<std::size_t>(position));
+  hold(g.prompt, position);
   write_history(g.prompt, static_cast<std::size_t>(position));
   const auto stoppable = [&] {
     if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
@@ -242,7 +269,7 @@ void Session::prefill(const Checkpoint& checkpoint) {
   for (; position < length; position += count) {
     count = std::min(device_->pipeline.tokens(), length - position);
     run_chunk(position, count, stoppable);
-    cached_.assign(g.prompt.begin(), g.prompt.begin() + position + count);
+    hold(g.prompt, position + count);
     device_->operations->wait(ticket);
     ticket = device_->operations->mark();
   }
@@ -376,6 +403,7 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   const Use use(*this, true);
   require_none_open();
   const std::vector<std::int32_t> tokens = checked(prompt);
+  const PromptPasses passes(device_->pipeline, *model_);
   cached_.clear();
   cancelled_.store(false);
   write_history(tokens, 0);
@@ -399,7 +427,7 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
                       static_cast<std::size_t>(rows) * width * sizeof(float));
       sink(position + row, rows, host.data());
     }
-    cached_.assign(tokens.begin(), tokens.begin() + position + count);
+    hold(tokens, position + count);
   }
 }
 

@@ -91,6 +91,7 @@ class Session {
   void require_none_open() const;
   std::vector<std::int32_t> checked(std::span<const std::int64_t> tokens) const;
   void write_history(std::span<const std::int32_t> tokens, std::size_t from);
+  void hold(std::span<const std::int32_t> prompt, std::int64_t count);
   void run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint);
   void prefill(const Checkpoint& checkpoint);
   void schedule_step();
@@ -107,6 +108,7 @@ class Session {
   std::unique_ptr<Generation> open_;
   std::uint64_t generation_ = 0;
   std::vector<std::int32_t> cached_;  // tokens whose keys and values are in the cache
+  std::int64_t prefilled_ = 0;        // of those, computed as parts of a prompt
   FinishReason finish_reason_ = FinishReason::none;
   Timings timings_;
   std::atomic<bool> cancelled_{false};

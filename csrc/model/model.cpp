@@ -72,6 +72,11 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
 
   std::unique_ptr<ops::Operations> gpu;
   if (options.device.type != device::DeviceType::cpu) {
+    if (options.batch_invariant) {
+      throw Error(ErrorKind::invalid_argument,
+                  "batch_invariant is served on the CPU; the GPU's kernels do not promise it",
+                  "batch_invariant");
+    }
     gpu = model::make_operations(options.device, options.precision);
   }
   const PlacementSizes sizes{

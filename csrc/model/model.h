@@ -32,6 +32,7 @@ struct LoadOptions {
   ops::CacheType cache_type = ops::CacheType::f16;
   std::optional<std::int64_t> context_length;  // 1 to the model's own
   bool check_weights = true;                   // scan all scales for NaN and Inf
+  bool batch_invariant = false;  // sessions' bits do not depend on chunks or reused prefixes
 };
 
 // Bytes done and in all; called often, also without progress; may throw to stop the load, which

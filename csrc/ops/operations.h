@@ -144,6 +144,9 @@ class Operations {
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void reserve(const Limits& limits) = 0;
   virtual void synchronize() = 0;
+  // While on, what a token gets does not depend, to the bit, on how many tokens a call has. Off at
+  // first: kernels for few tokens, whose sums run in another order, are faster.
+  virtual void set_batch_invariant(bool on) = 0;
 
   // Memory that the device writes and the host reads without a copy (pinned on a GPU), zeroed.
   virtual Buffer allocate_shared(std::size_t bytes, const char* what) = 0;

@@ -189,7 +189,7 @@ class Model:
     Weights on a device.
     """
     @staticmethod
-    def load(file: GGUFFile, device: str, precision: str, cache_type: str, context_length: typing.SupportsInt | typing.SupportsIndex | None, gpu_layers: typing.SupportsInt | typing.SupportsIndex | None, as_fit: bool, threads: typing.SupportsInt | typing.SupportsIndex | None, check_weights: bool, progress: typing.Any) -> Model:
+    def load(file: GGUFFile, device: str, precision: str, cache_type: str, context_length: typing.SupportsInt | typing.SupportsIndex | None, gpu_layers: typing.SupportsInt | typing.SupportsIndex | None, as_fit: bool, threads: typing.SupportsInt | typing.SupportsIndex | None, check_weights: bool, batch_invariant: bool, progress: typing.Any) -> Model:
         ...
     def tensors(self) -> list:
         """
@@ -197,6 +197,9 @@ class Model:
         """
     @property
     def architecture(self) -> str:
+        ...
+    @property
+    def batch_invariant(self) -> bool:
         ...
     @property
     def block_count(self) -> int:

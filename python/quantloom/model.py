@@ -45,6 +45,7 @@ def load(
     cache_type: str = "f16",
     threads: int | None = None,
     check_weights: bool = True,
+    batch_invariant: bool = False,
     progress: Callable[[int, int], None] | None = None,
     verbose: bool = True,
 ) -> Model:
@@ -63,6 +64,10 @@ def load(
         cache_type: "f16", "f32" or "q8_0", the type of the keys and values that a session keeps.
         threads: CPU threads of this process's computations; by default all cores.
         check_weights: look for NaN and Inf in all scales first.
+        batch_invariant: give a request the same bits however its prompt is cut into chunks and
+            whatever prefix of it a session has in its cache. Short prompts and the ends of long
+            ones then take the kernels of long ones, and a session computes anew what it generated
+            itself when that comes back in a prompt.
         progress: called with bytes done and bytes in all; what it raises stops the load.
         verbose: False keeps "auto" silent.
 
@@ -104,6 +109,7 @@ def load(
                 device == "auto",
                 threads,
                 bool(check_weights),
+                bool(batch_invariant),
                 progress,
             )
             model = Model(core, file, tokenizer.result())
@@ -153,7 +159,7 @@ class Model:
         tokenizer: of the file's vocabulary, or None where it has none.
         device: "cpu" or "cuda:N"; of the first layer.
         gpu_layers: layers that a GPU computes.
-        precision, cache_type: as given to :func:`load`.
+        precision, cache_type, batch_invariant: as given to :func:`load`.
         architecture: such as "llama".
         context_length: tokens that a session holds.
         trained_context_length: the most that `context_length` can be.
@@ -172,6 +178,7 @@ class Model:
         self.gpu_layers: int = core.gpu_layers
         self.precision: str = core.precision
         self.cache_type: str = core.cache_type
+        self.batch_invariant: bool = core.batch_invariant
         self.architecture: str = core.architecture
         self.context_length: int = core.context_length
         self.trained_context_length: int = core.trained_context_length

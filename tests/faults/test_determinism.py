@@ -3,7 +3,8 @@
 What holds on the CPU: the logits do not depend on the number of threads, on the run, or on other
 sessions, and decoding is the same from a cache that was reused. They may differ in the last bits
 between prefill chunk sizes, because products over few and over many tokens add up in another
-order; the same chunk sizes give the same bits.
+order; the same chunk sizes give the same bits. With batch_invariant=True (test_batch_invariant.py)
+other chunks do too.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@
 
 namespace quantloom::kernels {
 
-// Rows along k: [rows][64] halves, k contiguous.
+// Rows along k: [rows][64] halves, k contiguous. A descriptor's address is in 16 bytes: adding
+// `bytes / 16` moves it.
 __device__ inline std::uint64_t swizzled_rows(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffffu) >> 4) | std::uint64_t{1} << 16 |
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;

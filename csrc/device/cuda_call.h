@@ -40,7 +40,8 @@ struct Shape {
 void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
                   cudaError_t status);
 
-// Makes a device current for a scope. Its destructor restores the one before.
+// Makes a device current for a scope. Its destructor restores the one before. Errors: device, also
+// after a fork or a fault.
 class CurrentDevice {
  public:
   explicit CurrentDevice(const Device& device);

@@ -128,6 +128,24 @@ int current_index() {
   throw Error(ErrorKind::device, message, name);
 }
 
+// Throws after a fork of a process that had started CUDA, and after a fault on the device.
+void require_alive(int index) {
+  if (!forked_after_cuda() && !poisoned(index)) return;
+  const std::string name = "cuda:" + std::to_string(index);
+  if (forked_after_cuda()) {
+    throw Error(ErrorKind::device,
+                name +
+                    " cannot be used here: this process was forked from one that had started CUDA; "
+                    "start it with the multiprocessing method 'spawn'",
+                "device");
+  }
+  const std::lock_guard lock(state().mutex);
+  throw Error(ErrorKind::device,
+              name + " cannot be used any more in this process after a fault (" +
+                  state().fault[index] + "); start the process again",
+              "device");
+}
+
 void require_image(int index) {
   static std::array<std::atomic<bool>, max_devices> checked_before{};
   if (checked_before[index].load(std::memory_order_acquire)) return;
@@ -174,14 +192,8 @@ bool poisoned(int index) {
 
 void require_usable(const Device& device) {
   if (device.type == DeviceType::cpu) return;
+  require_alive(device.index);
   const std::string name = to_string(device);
-  if (forked_after_cuda()) {
-    throw Error(ErrorKind::device,
-                name +
-                    " cannot be used here: this process was forked from one that had started CUDA; "
-                    "start it with the multiprocessing method 'spawn'",
-                "device");
-  }
   const CudaStatus& status = cuda_status();
   if (!status.available) {
     throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
@@ -192,13 +204,6 @@ void require_usable(const Device& device) {
                     (status.devices == 1 ? " GPU" : " GPUs"),
                 "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
   }
-  if (poisoned(device.index)) {
-    const std::lock_guard lock(state().mutex);
-    throw Error(ErrorKind::device,
-                name + " cannot be used any more in this process after a fault (" +
-                    state().fault[device.index] + "); start the process again",
-                "device");
-  }
   require_image(device.index);
 }
 
@@ -207,6 +212,7 @@ void check(cudaError_t status, const char* call) {
 }
 
 CurrentDevice::CurrentDevice(const Device& device) {
+  require_alive(device.index);
   int now = 0;
   QUANTLOOM_CUDA_CALL(cudaGetDevice, &now);
   if (now == device.index) return;

@@ -315,6 +315,49 @@ void check_fused(std::int64_t columns, int tokens) {
   CHECK(cudaFree(bias));
 }
 
+// The bits of a token under `invariant`: alone, first of few and last of many.
+template <class F>
+void check_invariant(std::int64_t rows, std::int64_t columns) {
+  const Matrix m = random_matrix<F>(rows, columns, 51);
+  std::uint8_t* blocks = to_device(m.blocks);
+  std::uint8_t* planes = nullptr;
+  float* out = nullptr;
+  constexpr int most = 300;
+  CHECK(cudaMalloc(&planes, kernels::planes_bytes(F::format, rows, columns)));
+  CHECK(cudaMalloc(&out, static_cast<std::size_t>(most * rows) * 4));
+  check_status(kernels::repack(F::format, blocks, planes, 0, rows, rows, columns, nullptr),
+               "repack");
+  float* x = to_device(random_x(most * columns, 77));
+  const auto token_bits = [&](int tokens) {
+    MatmulArguments a;
+    a.format = F::format;
+    a.columns = columns;
+    a.tokens = tokens;
+    a.x = x + (most - tokens) * columns;
+    a.weights[0] = {planes, rows, nullptr, out};
+    a.invariant = true;
+    give_workspace(a);
+    check_status(kernels::matmul(a, nullptr), "invariant");
+    std::vector<float> bits(static_cast<std::size_t>(rows));
+    CHECK(cudaMemcpy(bits.data(), out + (tokens - 1) * rows, bits.size() * 4,
+                     cudaMemcpyDeviceToHost));
+    return bits;
+  };
+  const std::vector<float> alone = token_bits(1);
+  for (const int tokens : {2, 16, 17, 64, 65, 128, 129, 256, 300}) {
+    const std::vector<float> bits = token_bits(tokens);
+    if (std::memcmp(bits.data(), alone.data(), bits.size() * 4) != 0) {
+      ++failures;
+      std::printf("FAIL %s %ldx%ld: token %d of %d differs from itself alone\n", F::name, rows,
+                  columns, tokens - 1, tokens);
+    }
+  }
+  CHECK(cudaFree(x));
+  CHECK(cudaFree(out));
+  CHECK(cudaFree(planes));
+  CHECK(cudaFree(blocks));
+}
+
 // Median time in microseconds of one call among `calls` that a graph replays.
 template <class Call>
 double time_graph(int calls, Call&& call) {
@@ -437,6 +480,7 @@ void run_format(const std::vector<int>& tokens, bool timing) {
   check<F>(2113, 1280, {1, 2, 16, 33, 127, 129, 257}, worst);
   check<F>(4096, 14336, {1, 8, 16, 64}, worst);
   for (const int m : {1, 5, 16, 40, 200, 300}) check_fused<F>(1280, m), check_fused<F>(e * 9, m);
+  check_invariant<F>(2113, 1280), check_invariant<F>(512, 4096);
   std::printf("%-8s worst nmse %.3g, failures so far %d\n", F::name, worst, failures);
   if (!timing) return;
   for (const auto& [rows, columns] :

@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "matmul/instance.cuh"
@@ -106,10 +107,36 @@ int count_strips(const MatmulArguments& arguments) {
   return strips;
 }
 
+WidePlan plan_wide(const MatmulArguments& arguments, int strips, const DeviceLimits& limits) {
+  return wide_plan(static_cast<int>(arguments.tokens), static_cast<int>(arguments.columns), strips,
+                   limits.processors, arguments.invariant);
+}
+
+// Tokens per launch: the sums over the columns' splits of an invariant call would grow with them.
+std::int64_t wide_batch(const MatmulArguments& arguments, int strips) {
+  const bool split = wide_fixed_splits(static_cast<int>(arguments.columns), strips) > 1;
+  return arguments.invariant && split ? 256 : arguments.tokens;
+}
+
+// Calls launch(x) for `most` tokens at a time, with the list's tokens and outputs set to them.
+template <class Launch>
+MatmulStatus by_batches(const MatmulArguments& arguments, std::int64_t most, StripList& list,
+                        Launch&& launch) {
+  for (std::int64_t token = 0; token < arguments.tokens; token += most) {
+    list.tokens = static_cast<int>(std::min(most, arguments.tokens - token));
+    const MatmulStatus status = launch(arguments.x + token * arguments.columns);
+    if (status != MatmulStatus::done) return status;
+    for (int i = 0; i < arguments.weight_count; ++i) {
+      if (list.out[i] != nullptr) list.out[i] += list.tokens * std::int64_t{list.rows[i]};
+    }
+  }
+  return MatmulStatus::done;
+}
+
 // Whether the Hopper kernel for many tokens serves this call.
 bool takes_wide(const MatmulArguments& arguments, const DeviceLimits& limits) {
 #if defined(QUANTLOOM_HAS_SM90)
-  return arguments.tokens >= wide_least_tokens && limits.capability == 90;
+  return limits.capability == 90 && (arguments.invariant || arguments.tokens >= wide_least_tokens);
 #else
   static_cast<void>(arguments), static_cast<void>(limits);
   return false;
@@ -159,12 +186,15 @@ MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
 
 std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   DeviceLimits limits;
-  if (arguments.tokens == 1 || !device_limits(limits)) return 0;
+  if (!device_limits(limits)) return 0;
   const int strips = count_strips(arguments);
   const int columns = static_cast<int>(arguments.columns);
   if (takes_wide(arguments, limits)) {
-    return wide_plan(static_cast<int>(arguments.tokens), columns, strips, limits.processors).bytes;
+    MatmulArguments batch = arguments;
+    batch.tokens = std::min(arguments.tokens, wide_batch(arguments, strips));
+    return plan_wide(batch, strips, limits).bytes;
   }
+  if (arguments.tokens == 1 || arguments.invariant) return 0;
   const int tokens =
       static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
   return few_workspace(tokens, columns, strips).bytes;
@@ -185,40 +215,38 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   if (limits.capability < 80) return MatmulStatus::unsupported_device;
   int strips = 0;
   StripList list = strip_list(arguments, strips);
-  if (arguments.tokens == 1) {
-    return kernels->stream_one(list, arguments.x, strips, limits.processors, limits.shared_bytes,
-                               arguments.overlap, stream);
-  }
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
-    const WidePlan plan = wide_plan(list.tokens, list.columns, strips, limits.processors);
-    auto* base = static_cast<std::uint8_t*>(arguments.workspace);
-    const MatmulStatus status =
-        prepare_image(arguments.x, list.columns, list.tokens, plan.padded_tokens,
-                      reinterpret_cast<__half*>(base + plan.x),
-                      reinterpret_cast<float*>(base + plan.scales), arguments.overlap, stream);
-    if (status != MatmulStatus::done) return status;
-    return find_wide(arguments.format)(list, strips, plan, arguments.workspace, stream);
+    return by_batches(arguments, wide_batch(arguments, strips), list, [&](const float* x) {
+      const WidePlan plan =
+          wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
+      auto* base = static_cast<std::uint8_t*>(arguments.workspace);
+      const MatmulStatus status =
+          prepare_image(x, list.columns, list.tokens, plan.padded_tokens,
+                        reinterpret_cast<__half*>(base + plan.x),
+                        reinterpret_cast<float*>(base + plan.scales), arguments.overlap, stream);
+      if (status != MatmulStatus::done) return status;
+      return find_wide(arguments.format)(list, strips, plan, arguments.workspace, limits.processors,
+                                         stream);
+    });
   }
 #endif
-  for (std::int64_t token = 0; token < arguments.tokens; token += few_tokens) {
-    const std::int64_t left = arguments.tokens - token;
-    list.tokens = static_cast<int>(left < few_tokens ? left : few_tokens);
-    const MatmulStatus status = kernels->stream_few(list, arguments.x + token * arguments.columns,
-                                                    strips, limits.processors, limits.shared_bytes,
-                                                    arguments.overlap, arguments.workspace, stream);
-    if (status != MatmulStatus::done) return status;
-    for (int i = 0; i < arguments.weight_count; ++i) {
-      list.out[i] += static_cast<std::int64_t>(few_tokens) * list.rows[i];
-    }
+  if (arguments.tokens == 1 || arguments.invariant) {
+    return by_batches(arguments, 1, list, [&](const float* x) {
+      return kernels->stream_one(list, x, strips, limits.processors, limits.shared_bytes,
+                                 arguments.overlap, stream);
+    });
   }
-  return MatmulStatus::done;
+  return by_batches(arguments, few_tokens, list, [&](const float* x) {
+    return kernels->stream_few(list, x, strips, limits.processors, limits.shared_bytes,
+                               arguments.overlap, arguments.workspace, stream);
+  });
 }
 
 const char* matmul_kernel_name(const MatmulArguments& arguments) {
-  if (arguments.tokens == 1) return "stream-1";
   DeviceLimits limits;
-  return device_limits(limits) && takes_wide(arguments, limits) ? "wide" : "stream-16";
+  if (device_limits(limits) && takes_wide(arguments, limits)) return "wide";
+  return arguments.tokens == 1 || arguments.invariant ? "stream-1" : "stream-16";
 }
 
 }  // namespace quantloom::kernels

@@ -54,6 +54,8 @@ struct MatmulArguments {
   MatmulPrecision precision = MatmulPrecision::exact;
   void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
   std::size_t workspace_bytes = 0;
+  bool invariant = false;  // a token's result has the same bits whatever the other tokens are and
+                           // however many: one kernel, split by the matrix alone; slower
   bool overlap = false;  // programmatic dependent launch: weights are fetched before the previous
                          // kernel has ended
 };

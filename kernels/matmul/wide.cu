@@ -1,5 +1,7 @@
 #include "matmul/wide.h"
 
+#include <algorithm>
+
 #include "matmul/activations.cuh"
 #include "matmul/stream_few.cuh"
 
@@ -8,56 +10,77 @@ namespace {
 
 constexpr int image_threads = 256;
 
-// One block per token.
+// One block per token. Lane 4i + c of a warp takes core c of group i: four
+// pairs of columns, which it keeps between finding the largest value and
+// writing, for up to `held` spans of 256 columns a warp.
+template <int held>
 __global__ void __launch_bounds__(image_threads)
-    token_scale_kernel(const float* x, int columns, float* scales) {
+    image_kernel(const float* x, int columns, int tokens, int padded_tokens, __half* image,
+                 float* scales) {
 #if defined(QL_TENSOR_STEPS)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
-  __shared__ unsigned largest_of_warp[image_threads / 32];
-  const float* row = x + static_cast<std::int64_t>(blockIdx.x) * columns;
+  constexpr int warps = image_threads / 32;
+  __shared__ unsigned largest_of_warp[warps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, core = lane % 4;
+  const int token = blockIdx.x;
+  const int groups = columns / 32, padded_groups = (groups + 1) / 2 * 2;
+  const float* row = x + static_cast<std::int64_t>(token) * columns + 2 * core;
+  const auto load = [&](int group, float2(&v)[4]) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      v[t] = token < tokens && group < groups
+                 ? *reinterpret_cast<const float2*>(row + group * 32 + 8 * t)
+                 : make_float2(0, 0);
+    }
+  };
   unsigned largest = 0;
-#pragma unroll 8
-  for (int c = threadIdx.x * 4; c < columns; c += image_threads * 4) {
-    const float4 v = *reinterpret_cast<const float4*>(row + c);
-    largest = max(largest, max(max(__float_as_uint(fabsf(v.x)), __float_as_uint(fabsf(v.y))),
-                               max(__float_as_uint(fabsf(v.z)), __float_as_uint(fabsf(v.w)))));
+  const auto take = [&](const float2(&v)[4]) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      largest = max(largest, max(__float_as_uint(fabsf(v[t].x)), __float_as_uint(fabsf(v[t].y))));
+    }
+  };
+  const int first = warp * 8 + lane / 4;
+  float2 kept[held][4];
+#pragma unroll
+  for (int i = 0; i < held; ++i) load(first + i * 8 * warps, kept[i]);
+#pragma unroll
+  for (int i = 0; i < held; ++i) take(kept[i]);
+  for (int group = first + held * 8 * warps; group < groups; group += 8 * warps) {
+    float2 v[4];
+    load(group, v);
+    take(v);
   }
   largest = __reduce_max_sync(0xffffffffu, largest);
-  if (threadIdx.x % 32 == 0) largest_of_warp[threadIdx.x / 32] = largest;
+  if (lane == 0) largest_of_warp[warp] = largest;
   __syncthreads();
-  largest = __reduce_max_sync(0xffffffffu, largest_of_warp[threadIdx.x % (image_threads / 32)]);
-  if (threadIdx.x == 0) scales[blockIdx.x] = 1.0f / power_of_two_scale(__uint_as_float(largest));
-#endif
-}
-
-// A warp writes a group of 32 columns of eight tokens: lane 8c + i holds core c of token i.
-__global__ void __launch_bounds__(image_threads)
-    image_kernel(const float* x, int columns, int tokens, int padded_tokens, __half* image,
-                 const float* scales) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
-  const int lane = threadIdx.x % 32, core = lane / 8;
-  const int token = blockIdx.x * 8 + lane % 8;
-  const int group = blockIdx.y * (image_threads / 32) + threadIdx.x / 32;
-  const int padded_groups = (columns + 63) / 64 * 2;
-  if (group >= padded_groups) return;
-  const bool inside = token < tokens && group * 32 < columns;
-  const float scale = inside ? 1.0f / scales[token] : 0.0f;
-  const float* from = x + static_cast<std::int64_t>(token) * columns + group * 32 + 2 * core;
-  std::uint32_t bits[4];
+  largest = __reduce_max_sync(0xffffffffu, largest_of_warp[lane % warps]);
+  const float scale = power_of_two_scale(__uint_as_float(largest));
+  if (threadIdx.x == 0) scales[token] = 1.0f / scale;
+  const auto store = [&](int group, const float2(&v)[4]) {
+    if (group >= padded_groups) return;
+    std::uint32_t bits[4];
 #pragma unroll
-  for (int t = 0; t < 4; ++t) {
-    const float2 v = inside ? *reinterpret_cast<const float2*>(from + 8 * t) : make_float2(0, 0);
-    const __half2 h = __floats2half2_rn(v.x * scale, v.y * scale);
-    bits[t] = *reinterpret_cast<const std::uint32_t*>(&h);
+    for (int t = 0; t < 4; ++t) {
+      const __half2 h = __floats2half2_rn(v[t].x * scale, v[t].y * scale);
+      bits[t] = *reinterpret_cast<const std::uint32_t*>(&h);
+    }
+    const int part = (group % 2 * 4 + core) ^ (token % 8);
+    __half* to =
+        image + (static_cast<std::int64_t>(group / 2) * padded_tokens + token) * 64 + part * 8;
+    *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
+  };
+#pragma unroll
+  for (int i = 0; i < held; ++i) store(first + i * 8 * warps, kept[i]);
+  for (int group = first + held * 8 * warps; group < padded_groups; group += 8 * warps) {
+    float2 v[4];
+    load(group, v);
+    store(group, v);
   }
-  __half* to = image + ((static_cast<std::int64_t>(group) * 4 + core) * padded_tokens + token) * 8;
-  *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
+#endif
 }
 
 __global__ void __launch_bounds__(image_threads)
@@ -99,16 +122,11 @@ MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_t
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
-  config.gridDim = dim3(static_cast<unsigned>(tokens));
-  if (cudaLaunchKernelEx(&config, token_scale_kernel, x, columns, scales) != cudaSuccess) {
-    return MatmulStatus::cuda_error;
-  }
-  const int groups = (columns + 63) / 64 * 2, warps = image_threads / 32;
-  config.numAttrs = 1;
-  config.gridDim = dim3(static_cast<unsigned>(padded_tokens / 8),
-                        static_cast<unsigned>((groups + warps - 1) / warps));
-  return cudaLaunchKernelEx(&config, image_kernel, x, columns, tokens, padded_tokens, image,
-                            static_cast<const float*>(scales)) == cudaSuccess
+  config.gridDim = dim3(static_cast<unsigned>(padded_tokens));
+  constexpr int span = image_threads / 32 * 256;
+  const auto kernel = columns <= 2 * span ? image_kernel<2> : image_kernel<7>;
+  return cudaLaunchKernelEx(&config, kernel, x, columns, tokens, padded_tokens, image, scales) ==
+                 cudaSuccess
              ? MatmulStatus::done
              : MatmulStatus::cuda_error;
 }
@@ -134,26 +152,30 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
              : MatmulStatus::cuda_error;
 }
 
-WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
+WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant) {
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
   double best = 0;
-  // Cycles of a block: per column the tensor cores or decoding 256 rows, whichever is longer, and
-  // what a block and the sum over splits cost besides (measured on an H200).
+  // Cycles of a block: per column, what a tile costs besides, and the sum over
+  // splits (measured on an H200).
   for (const int tile : {16, 64, 128, 256}) {
-    const int row_tiles = (strips + wide_strips(tile) - 1) / wide_strips(tile);
-    const int tiles = (tokens + tile - 1) / tile;
-    for (int splits = 1; splits <= 16 && splits <= pieces; ++splits) {
-      const int waves = (row_tiles * tiles * splits + processors - 1) / processors;
+    const int cluster = wide_cluster(tile), block_strips = wide_strips(tile) * cluster;
+    const int clusters = std::max(1, processors / cluster);
+    const int tiles = (strips + block_strips - 1) / block_strips * ((tokens + tile - 1) / tile);
+    const double per_column = tile == 256 ? 17.5 : tile == 128 ? 12.0 : tile == 64 ? 20.0 : 18.0;
+    const int fixed = wide_fixed_splits(columns, strips);
+    const int most = invariant ? fixed : std::min(16, pieces);
+    for (int splits = invariant ? fixed : 1; splits <= most; ++splits) {
+      const int waves = (tiles * splits + clusters - 1) / clusters;
       const int columns_each = (pieces + splits - 1) / splits * piece_columns;
-      const double per_column = tile == 256 ? 34.0 : tile == 128 ? 20.0 : tile == 64 ? 24.0 : 18.0;
-      const double sums = splits == 1 ? 0.0 : 4000.0 + 1e-3 * splits * tokens * strips * strip_rows;
-      const double cycles = waves * (columns_each * per_column + 4000.0) + sums;
+      const double sums = splits == 1 ? 0.0 : 4000.0 + 4e-3 * splits * tokens * strips * strip_rows;
+      const double cycles = waves * (columns_each * per_column + 3000.0) + sums;
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
     }
   }
   plan.padded_tokens = (tokens + plan.tile_tokens - 1) / plan.tile_tokens * plan.tile_tokens;
-  // Behind the arrival counters of stream_few.cuh, which stay zero between calls.
+  // Behind the arrival counters of stream_few.cuh, which stay zero between
+  // calls.
   plan.bytes = few_most_strips * 4;
   const auto take = [&](std::size_t bytes) {
     const std::size_t start = plan.bytes;
@@ -163,7 +185,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors) {
   plan.scales = take(static_cast<std::size_t>(plan.padded_tokens) * 4);
   plan.x = take(static_cast<std::size_t>(plan.padded_tokens) * ((columns + 63) / 64) * 128);
   plan.sums = plan.splits > 1 ? take(static_cast<std::size_t>(plan.splits) * plan.padded_tokens *
-                                     (strips + 15) / 16 * 256 * 4)
+                                     (strips + 31) / 32 * 512 * 4)
                               : 0;
   return plan;
 }

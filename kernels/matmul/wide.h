@@ -1,17 +1,23 @@
-// The interface between the dispatcher and the Hopper kernels for many tokens (wide_sm90.cuh).
+// The interface between the dispatcher and the Hopper kernels for many tokens
+// (wide_sm90.cuh).
 #pragma once
 
 #include <cuda_fp16.h>
+
+#include <algorithm>
 
 #include "matmul/matmul.h"
 #include "matmul/strips.cuh"
 
 namespace quantloom::kernels {
 
-// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128 sums, which leaves
-// room for two warpgroups only: with fewer registers the compiler serializes wgmma.
+// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128
+// sums, which leaves room for two warpgroups only.
 constexpr int wide_rows(int tile_tokens) { return tile_tokens >= 128 ? 128 : 256; }
 constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / strip_rows; }
+// Blocks that share their copies of x: 3% at 256 tokens and 14336 columns, a
+// loss for narrow tiles (measured on an H200).
+constexpr int wide_cluster(int tile_tokens) { return tile_tokens == 256 ? 2 : 1; }
 
 // From here on the wide kernel is faster than stream_few (measured on an H200).
 constexpr int wide_least_tokens = 9;
@@ -20,25 +26,36 @@ struct WidePlan {
   int tile_tokens = 0;  // 16, 64, 128 or 256
   int splits = 1;       // of the columns
   int padded_tokens = 0;
-  std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
+  std::size_t scales = 0, x = 0, sums = 0,
+              bytes = 0;  // offsets into the workspace
 };
 
-WidePlan wide_plan(int tokens, int columns, int strips, int processors);
+// Splits that depend on the matrix alone, for results that do not depend on the number of tokens:
+// what fills an H200 with one tile of tokens, at most 4 so that many tokens do not drown in sums.
+inline int wide_fixed_splits(int columns, int strips) {
+  const int pieces = (columns + piece_columns - 1) / piece_columns;
+  const int row_tiles = (strips + wide_strips(16) - 1) / wide_strips(16);
+  return std::clamp(132 / row_tiles, 1, std::min(4, pieces));
+}
 
-// x as the B operand: [columns / 64][8 cores][padded tokens][8 halves], scaled per token by a power
-// of two whose inverse goes to scales. Within a group of 32, core 2s + h holds columns 8t + 4s + 2h
-// + {0, 1} for t = 0 .. 3: the order in which a lane's eight neighbours of planes.h become two
-// steps of 16.
+WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
+
+// x as the B operand: [columns / 64][padded tokens][64 halves], swizzled
+// (wgmma_sm90.cuh) and scaled per token by a power of two whose inverse goes to
+// scales. Within a group of 32, the 16 bytes of core 2s + h hold columns 8t +
+// 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a lane's eight neighbours
+// of planes.h become two steps of 16.
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
                            __half* image, float* scales, bool overlap, cudaStream_t stream);
 
-// Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
+// Adds the splits' sums [splits][padded tokens][padded rows] and applies the
+// epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
                         int padded_rows, const float* sums, const float* scales,
                         cudaStream_t stream);
 
 using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, void* workspace,
-                                    cudaStream_t);
+                                    int processors, cudaStream_t);
 
 template <class F>
 WideLaunch wide_kernel();

@@ -36,14 +36,18 @@ class Ended(NamedTuple):
 def run(
     code: str,
     path: Path,
+    device: str = "cpu",
     *,
     send: signal.Signals | None = None,
     after: float = 0.05,
     limit: float = 60,
 ) -> Ended:
-    """Runs `code` on a model file; `send` goes to the child `after` seconds after ready()."""
+    """Runs `code` with a model file and a device in sys.argv.
+
+    `send` goes to the child `after` seconds after ready().
+    """
     child = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + code, str(path)],
+        [sys.executable, "-c", PRELUDE + code, str(path), device],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

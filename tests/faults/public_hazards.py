@@ -28,24 +28,27 @@ from synthetic_model import VOCABULARY, Synthetic
 T = "tokenizer.ggml."
 
 
-def load(path: Path) -> None:
-    quantloom.load(path, device="cpu").close()
+Call = Callable[[Path, str], None]  # of a file and a device
 
 
-def load_with(**arguments: Any) -> Callable[[Path], None]:
-    return lambda path: quantloom.load(path, device="cpu", **arguments).close()
+def load(path: Path, device: str) -> None:
+    quantloom.load(path, device=device).close()
 
 
-def generate_with(prompt: Any, **options: Any) -> Callable[[Path], None]:
-    def call(path: Path) -> None:
-        with quantloom.load(path, device="cpu") as model:
+def load_with(**arguments: Any) -> Call:
+    return lambda path, device: quantloom.load(path, device=device, **arguments).close()
+
+
+def generate_with(prompt: Any, **options: Any) -> Call:
+    def call(path: Path, device: str) -> None:
+        with quantloom.load(path, device=device) as model:
             model.generate(prompt, **options)
 
     return call
 
 
-def chat(path: Path) -> None:
-    with quantloom.load(path, device="cpu") as model:
+def chat(path: Path, device: str) -> None:
+    with quantloom.load(path, device=device) as model:
         model.chat("Hello", max_new_tokens=1)
 
 
@@ -53,7 +56,7 @@ class Hazard(NamedTuple):
     row: int  # of the table of hazards
     name: str
     make: Callable[[Path], Path]
-    call: Callable[[Path], None]
+    call: Call
     error: type[QuantloomError]
     message: str
     subject: str

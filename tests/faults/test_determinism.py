@@ -52,8 +52,8 @@ def test_any_number_of_threads(path: Path) -> None:
     assert len({each.out for each in ended}) == 1
 
 
-def test_runs_and_other_sessions(path: Path) -> None:
-    with quantloom.load(path, device="cpu") as model:
+def test_runs_and_other_sessions(path: Path, device: str) -> None:
+    with quantloom.load(path, device=device) as model:
         expected = model.logits(PROMPT).tobytes()
         assert model.logits(PROMPT).tobytes() == expected
         with model.session() as other:
@@ -64,10 +64,31 @@ def test_runs_and_other_sessions(path: Path) -> None:
         assert together == [expected] * 4
 
 
+def test_eight_threads_with_a_session_each(path: Path, device: str) -> None:
+    requests = [
+        ([i * 5 % 90 for i in range(3 + 20 * n)], {"temperature": 0.7 * (n % 2), "seed": n})
+        for n in range(8)
+    ]
+    with quantloom.load(path, device=device) as model:
+
+        def said(request: tuple[list[int], dict[str, float]]) -> tuple[list[int], str]:
+            prompt, options = request
+            with model.session() as session:
+                result = session.generate(
+                    prompt, max_new_tokens=60, ignore_eos=True, logprobs=3, **options
+                )
+                return result.tokens, str(result.logprobs)
+
+        alone = [said(request) for request in requests]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                assert list(pool.map(said, requests)) == alone
+
+
 @pytest.mark.parametrize("held", [1, 57, 199])
-def test_a_reused_prefix_gives_the_same_tokens(held: int, path: Path) -> None:
+def test_a_reused_prefix_gives_the_same_tokens(held: int, path: Path, device: str) -> None:
     """Held to the token: a prefix's chunks may have been cut elsewhere than a fresh prompt's."""
-    with quantloom.load(path, device="cpu") as model:
+    with quantloom.load(path, device=device) as model:
         fresh = model.generate(PROMPT, max_new_tokens=40, ignore_eos=True)
         with model.session() as session:
             session.generate(PROMPT[:held], max_new_tokens=1, ignore_eos=True)

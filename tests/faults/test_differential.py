@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builder import Builder
-from gguf import GGUFReader
 
 import quantloom
 from quantloom import GGUFError
+
+try:
+    from gguf import GGUFReader
+except ImportError:
+    pytest.skip("gguf-py is not installed", allow_module_level=True)
 
 # What we refuse and gguf-py takes, by our message. It reads without asking whether a file is sound.
 OURS_ALONE = {

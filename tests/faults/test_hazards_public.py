@@ -6,6 +6,7 @@ reader, the model, the text, the session); here every row meets what a user call
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import time
@@ -18,17 +19,19 @@ from hazard_cases import CASES as READER_CASES
 from public_hazards import HAZARDS, Hazard, bad_scale, load
 
 import quantloom
+import quantloom.cuda
 from quantloom import GGUFError, QuantloomError
 
 ROWS = range(1, 31)
 
 
 @pytest.mark.parametrize("case", HAZARDS, ids=lambda case: f"{case.row}-{case.name}")
-def test_typed_error(case: Hazard, tmp_path: Path) -> None:
+def test_typed_error(case: Hazard, device: str, tmp_path: Path) -> None:
     path = case.make(tmp_path)
+    held = device_memory(device)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(QuantloomError) as caught:
-        case.call(path)
+        case.call(path, device)
     error = caught.value
     assert type(error) is case.error
     assert case.message in str(error)
@@ -37,15 +40,18 @@ def test_typed_error(case: Hazard, tmp_path: Path) -> None:
     assert case.limit is None or error.limit == case.limit
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 * 1024  # KiB
     assert mappings_of(tmp_path) == 0
+    assert device_memory(device) == held
 
 
 @pytest.mark.parametrize("case", READER_CASES, ids=lambda case: f"{case.row}-{case.name}")
-def test_what_open_refuses_load_refuses_the_same_way(case: Any, tmp_path: Path) -> None:
+def test_what_open_refuses_load_refuses_the_same_way(
+    case: Any, device: str, tmp_path: Path
+) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(case.data)
     started = time.perf_counter()
     errors = []
-    for call in (quantloom.open, load):
+    for call in (quantloom.open, lambda path: load(path, device)):
         with pytest.raises(GGUFError) as caught:
             call(path)
         errors.append(caught.value)
@@ -67,8 +73,14 @@ def test_a_scale_is_named_by_its_byte(tmp_path: Path) -> None:
     with quantloom.open(path) as file:
         expected = file.tensors["blk.1.attn_q.weight"].offset + 3 * TENSOR_TYPES["Q4_0"][2]
     with pytest.raises(GGUFError) as caught:
-        load(path)
+        load(path, "cpu")
     assert caught.value.offset == expected
+
+
+def device_memory(device: str) -> int:
+    """Bytes of the GPU that this process's tensors hold."""
+    gc.collect()
+    return 0 if device == "cpu" else int(quantloom.cuda.memory().in_use)
 
 
 def mappings_of(folder: Path) -> int:

@@ -15,7 +15,7 @@ PLACES = {
     "load": """
 def work():
     while True:
-        quantloom.load(path, device="cpu").close()
+        quantloom.load(path, device=DEVICE).close()
 """,
     "prefill": """
 def work():
@@ -43,8 +43,9 @@ def work():
 }
 
 SETUP = """
+DEVICE = sys.argv[2]
 LONG = [i % 90 for i in range(1500)]
-model = quantloom.load(path, device="cpu")
+model = quantloom.load(path, device=DEVICE)
 expected = model.generate([5, 6], max_new_tokens=8).tokens
 session = model.session()
 """
@@ -73,28 +74,30 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("after", [0.02, 0.11])
-def test_ctrl_c(place: str, after: float, path: Path) -> None:
-    ended = run(SETUP + PLACES[place] + AFTER_CTRL_C, path, send=signal.SIGINT, after=after)
+def test_ctrl_c(place: str, after: float, path: Path, device: str) -> None:
+    code = SETUP + PLACES[place] + AFTER_CTRL_C
+    ended = run(code, path, device, send=signal.SIGINT, after=after)
     assert (ended.code, ended.out, ended.err) == (0, "usable\n", "")
     assert ended.seconds <= 5  # with the second generation and the end of the interpreter
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_sigterm_ends_the_process(place: str, path: Path) -> None:
+def test_sigterm_ends_the_process(place: str, path: Path, device: str) -> None:
     code = SETUP + PLACES[place] + "ready()\nwork()\n"
-    ended = run(code, path, send=signal.SIGTERM)
+    ended = run(code, path, device, send=signal.SIGTERM)
     assert (ended.code, ended.err) == (-signal.SIGTERM, "")
     assert ended.seconds <= 2
 
 
-def test_a_handler_of_sigterm_stops_a_load(path: Path) -> None:
+def test_a_handler_of_sigterm_stops_a_load(path: Path, device: str) -> None:
     code = """
+DEVICE = sys.argv[2]
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
 ready()
 while True:
-    quantloom.load(path, device="cpu").close()
+    quantloom.load(path, device=DEVICE).close()
 """
-    ended = run(code, path, send=signal.SIGTERM)
+    ended = run(code, path, device, send=signal.SIGTERM)
     assert (ended.code, ended.err) == (3, "")
 
 
@@ -121,7 +124,7 @@ time.sleep(0.2)
 def endless():
     try:
         while True:
-            quantloom.load(path, device="cpu")
+            quantloom.load(path, device=DEVICE)
     except RuntimeError as error:  # Python starts no more threads
         assert "shutdown" in str(error), error
 threading.Thread(target=endless, daemon=True).start()
@@ -131,7 +134,7 @@ time.sleep(0.05)
 
 
 @pytest.mark.parametrize("place", EXITS)
-def test_the_interpreter_ends_in_the_middle(place: str, path: Path) -> None:
-    ended = run(SETUP + EXITS[place], path)
+def test_the_interpreter_ends_in_the_middle(place: str, path: Path, device: str) -> None:
+    ended = run(SETUP + EXITS[place], path, device)
     assert (ended.code, ended.err) == (0, "")
     assert ended.seconds <= 20

@@ -1,5 +1,5 @@
-// What only compute capability 9.0a has, besides wgmma: copies of swizzled tiles by tensor maps,
-// registers moved between warpgroups. Files that include this are named *_sm90.
+// Copies of swizzled tiles by tensor maps and the barriers around them. Files that include this are
+// named *_sm90.
 #pragma once
 
 #include <cuda.h>
@@ -8,16 +8,6 @@
 #include <cstdint>
 
 namespace quantloom::kernels {
-
-// A whole warpgroup calls these; the block's registers must still fit afterwards.
-template <int count>
-__device__ inline void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
-}
-template <int count>
-__device__ inline void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
-}
 
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");

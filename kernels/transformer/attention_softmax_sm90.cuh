@@ -48,8 +48,8 @@ struct SoftmaxRows {
 
   // scores = queries keys^T
   __device__ void issue_scores(std::uint32_t queries, std::uint32_t keys) {
-    const std::uint64_t a = swizzled_rows(queries);
-    const std::uint64_t b = swizzled_rows(keys);
+    const std::uint64_t a = swizzled_matrix(queries);
+    const std::uint64_t b = swizzled_matrix(keys);
     wgmma_fence();
     wgmma_scores<false, positions>(scores, a, b);
 #pragma unroll

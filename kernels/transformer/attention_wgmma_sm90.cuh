@@ -9,13 +9,6 @@
 
 namespace quantloom::kernels {
 
-// Rows along k: [rows][64] halves, k contiguous. A descriptor's address is in 16 bytes: adding
-// `bytes / 16` moves it.
-__device__ inline std::uint64_t swizzled_rows(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffffu) >> 4) | std::uint64_t{1} << 16 |
-         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
-}
-
 // Columns along k: [k][64] halves, k the row; blocks of 64 columns are block_stride bytes apart.
 __device__ inline std::uint64_t swizzled_columns(std::uint32_t address,
                                                  std::uint32_t block_stride) {

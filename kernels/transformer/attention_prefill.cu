@@ -48,14 +48,20 @@ __global__ void __launch_bounds__(32 * warps) prefill(Attention a) {
   }
   AttentionTile<head_size, q8_0> tile;
   const std::int64_t open = first + warp_row / per_kv_head + 1;  // every row sees what is below
+  CachedTile<head_size, q8_0> cached;
+  const auto nothing = [] {};
   for (std::int64_t at = begin; at < end; at += tile_positions) {
+    const int here = static_cast<int>(at);
+    cached.load_keys(a.cache, kv_head, here, static_cast<int>(end - 1));
+    cached.load_values(a.cache, kv_head, here, static_cast<int>(end - 1));
     if (a.window == 0 && at + tile_positions <= open) {
-      tile.template step<false>(q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
-                                [](int, std::int64_t) { return true; });
+      tile.template step<false>(
+          q, cached, here, a.soft_cap, log2_e, [](int, int) { return true; }, nothing, nothing);
     } else {
       tile.template step<false>(
-          q, a.cache, kv_head, at, end - 1, a.soft_cap, log2_e,
-          [&](int half, std::int64_t p) { return p <= position[half] && p >= oldest[half]; });
+          q, cached, here, a.soft_cap, log2_e,
+          [&](int half, int p) { return p <= position[half] && p >= oldest[half]; }, nothing,
+          nothing);
     }
   }
   tile.finish();

@@ -10,6 +10,8 @@
 
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "transformer/transformer.h"
 
 namespace quantloom::kernels {
@@ -34,92 +36,148 @@ __device__ inline std::uint32_t pack(float low, float high) {
 __device__ inline float rest(float x) { return x - __half2float(__float2half_rn(x)); }
 
 // 8 int8 times a scale, as 8 halves.
-__device__ inline uint4 scale_int8(uint2 quants, __half scale) {
+__device__ inline uint4 scale_int8(uint2 quants, __half2 scale) {
   uint4 out;
   const std::uint32_t words[2] = {quants.x ^ 0x80808080u, quants.y ^ 0x80808080u};
   std::uint32_t* to = &out.x;
   const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
-  const __half2 both = __half2half2(scale);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     // A byte under 0x64 is the half 1024 + byte.
     const std::uint32_t raw = __byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362);
-    const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), both);
+    const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), scale);
     to[i] = *reinterpret_cast<const std::uint32_t*>(&value);
   }
   return out;
 }
+__device__ inline uint4 scale_int8(uint2 quants, __half scale) {
+  return scale_int8(quants, __half2half2(scale));
+}
 
+// What a thread reads of 16 positions, as it stands in the cache.
 template <int head_size, bool q8_0>
-struct AttentionTile {
+struct CachedTile {
   static_assert(head_size % 32 == 0 && head_size <= 128);
   static constexpr int key_chunks = head_size / 32;
   static constexpr int value_chunks = head_size / 8;
   static constexpr int value_groups = (value_chunks + 7) / 8;
+  static constexpr int scale_words = (head_size / 32 + 1) / 2;  // pairs of scales of a position
+  using Chunk = std::conditional_t<q8_0, uint2, uint4>;         // 8 dimensions
+
+  Chunk keys[2][key_chunks];
+  Chunk values[4][value_groups];
+  std::uint32_t key_scales[2][q8_0 ? scale_words : 1];
+  std::uint32_t value_scales[4][q8_0 ? scale_words : 1];
+
+  // `last` is the highest position that may be read.
+  __device__ void load_keys(const Cache& cache, int kv_head, int begin, int last) {
+    const int r = threadIdx.x % 32 / 4;
+    const int c = threadIdx.x % 4;
+    const std::int64_t base = kv_head * cache.capacity;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const std::int64_t row = base + min(begin + 8 * i + r, last);
+#pragma unroll
+      for (int j = 0; j < key_chunks; ++j) {
+        keys[i][j] = read_chunk(cache.keys, row, (4 * j + c) * 8);
+      }
+      if constexpr (q8_0) read_scales(cache.key_scales, row, key_scales[i]);
+    }
+  }
+  __device__ void load_values(const Cache& cache, int kv_head, int begin, int last) {
+    const int r = threadIdx.x % 32 / 4;
+    const int c = threadIdx.x % 4;
+    const std::int64_t base = kv_head * cache.capacity;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = base + min(begin + 2 * c + i % 2 + 8 * (i / 2), last);
+#pragma unroll
+      for (int m = 0; m < value_groups; ++m) {
+        const int chunk = 8 * m + r;
+        values[i][m] = chunk < value_chunks ? read_chunk(cache.values, row, chunk * 8) : Chunk{};
+      }
+      if constexpr (q8_0) read_scales(cache.value_scales, row, value_scales[i]);
+    }
+  }
+
+  // Eight halves of position r + 8i of keys, or of a thread's position i of values.
+  __device__ uint4 key(int i, int j) const {
+    if constexpr (q8_0) {
+      return scale_int8(keys[i][j], twice(key_scales[i][j / 2], j % 2 == 0 ? 0x1010 : 0x3232));
+    } else {
+      return keys[i][j];
+    }
+  }
+  __device__ uint4 value(int i, int m) const {
+    if constexpr (q8_0) {
+      const bool is_odd = threadIdx.x % 32 >= 16;  // group (8m + r) / 4
+      return scale_int8(values[i][m], twice(value_scales[i][m], is_odd ? 0x3232 : 0x1010));
+    } else {
+      return values[i][m];
+    }
+  }
+
+ private:
+  static __device__ __half2 twice(std::uint32_t pair, std::uint32_t selector) {
+    const std::uint32_t both = __byte_perm(pair, 0, selector);
+    return *reinterpret_cast<const __half2*>(&both);
+  }
+  static __device__ Chunk read_chunk(const void* plane, std::int64_t row, int dimension) {
+    constexpr int bytes = q8_0 ? 1 : 2;
+    return __ldg(reinterpret_cast<const Chunk*>(static_cast<const std::uint8_t*>(plane) +
+                                                (row * head_size + dimension) * bytes));
+  }
+  static __device__ void read_scales(const void* scales, std::int64_t row,
+                                     std::uint32_t (&words)[q8_0 ? scale_words : 1]) {
+    constexpr int count = head_size / 32;
+    const auto* from = static_cast<const std::uint16_t*>(scales) + row * count;
+    if constexpr (count == 4) {
+      const uint2 both = __ldg(reinterpret_cast<const uint2*>(from));
+      words[0] = both.x;
+      words[scale_words - 1] = both.y;
+    } else if constexpr (count == 2) {
+      words[0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; i += 2) {
+        words[i / 2] = __ldg(from + i);
+        if (i + 1 < count) words[i / 2] |= std::uint32_t{__ldg(from + i + 1)} << 16;
+      }
+    }
+  }
+};
+
+template <int head_size, bool q8_0>
+struct AttentionTile {
+  using Cached = CachedTile<head_size, q8_0>;
+  static constexpr int key_chunks = Cached::key_chunks;
+  static constexpr int value_chunks = Cached::value_chunks;
+  static constexpr int value_groups = Cached::value_groups;
 
   float out[value_groups][8][4] = {};
   float peak[2] = {-INFINITY, -INFINITY};  // rows r and r + 8
   float mass[2] = {0, 0};                  // of this thread's positions only, until finish()
 
-  static __device__ uint4 read(const void* plane, const void* scales, std::int64_t row,
-                               int dimension) {
-    if constexpr (q8_0) {
-      const uint2 quants = __ldg(reinterpret_cast<const uint2*>(
-          static_cast<const std::int8_t*>(plane) + row * head_size + dimension));
-      return scale_int8(quants, __ldg(static_cast<const __half*>(scales) + row * (head_size / 32) +
-                                      dimension / 32));
-    } else {
-      return __ldg(reinterpret_cast<const uint4*>(static_cast<const __half*>(plane) +
-                                                  row * head_size + dimension));
-    }
-  }
-
-  // One tile of positions begin .. begin + 15; `last` is the highest that may be read.
-  // `mask(row_half, position)` says whether row r + 8 * row_half sees it. In split mode rows 8 ..
-  // 15 carry what halves miss of rows 0 .. 7, so products have 22 bits.
-  template <bool split, class Mask>
-  __device__ void step(const std::uint32_t (&q)[2 * key_chunks][4], const Cache& cache, int kv_head,
-                       std::int64_t begin, std::int64_t last, float cap, float cap_scale,
-                       Mask mask) {
-    const int lane = threadIdx.x % 32;
-    const int r = lane / 4;
-    const int c = lane % 4;
-    const std::int64_t base = kv_head * cache.capacity;
-    const auto clamp = [&](std::int64_t position) {
-      return base + (position < last ? position : last);
-    };
-
-    uint4 keys[2][key_chunks];
-#pragma unroll
-    for (int tile = 0; tile < 2; ++tile) {
-#pragma unroll
-      for (int j = 0; j < key_chunks; ++j) {
-        keys[tile][j] =
-            read(cache.keys, cache.key_scales, clamp(begin + 8 * tile + r), (4 * j + c) * 8);
-      }
-    }
-    uint4 values[4][value_groups];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int m = 0; m < value_groups; ++m) {
-        const int chunk = 8 * m + r;
-        values[i][m] = chunk < value_chunks
-                           ? read(cache.values, cache.value_scales,
-                                  clamp(begin + 2 * c + i % 2 + 8 * (i / 2)), chunk * 8)
-                           : uint4{0, 0, 0, 0};
-      }
-    }
-
+  // The tile of positions begin .. begin + 15 in `cached`. `mask(row_half, position)` says whether
+  // row r + 8 * row_half sees it. In split mode rows 8 .. 15 carry what halves miss of rows 0 .. 7,
+  // so products have 22 bits. The keys may be overwritten from keys_done() on, the values from
+  // values_done() on.
+  template <bool split, class Mask, class KeysDone, class ValuesDone>
+  __device__ void step(const std::uint32_t (&q)[2 * key_chunks][4], const Cached& cached, int begin,
+                       float cap, float cap_scale, Mask mask, KeysDone keys_done,
+                       ValuesDone values_done) {
+    const int c = threadIdx.x % 4;
     float score[2][4] = {};
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
 #pragma unroll
       for (int j = 0; j < key_chunks; ++j) {
-        mma(score[tile], q[2 * j], keys[tile][j].x, keys[tile][j].y);
-        mma(score[tile], q[2 * j + 1], keys[tile][j].z, keys[tile][j].w);
+        const uint4 key = cached.key(tile, j);
+        mma(score[tile], q[2 * j], key.x, key.y);
+        mma(score[tile], q[2 * j + 1], key.z, key.w);
       }
     }
+    keys_done();
 
     constexpr int halves = split ? 1 : 2;
     float weight[2][4];
@@ -181,19 +239,23 @@ struct AttentionTile {
     }
 #pragma unroll
     for (int m = 0; m < value_groups; ++m) {
+      uint4 values[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) values[i] = cached.value(i, m);
 #pragma unroll
       for (int e = 0; e < 8; ++e) {
-        const auto half_at = [&](int i) {
-          const uint4& v = values[i][m];
+        const auto word = [&](int i) {
+          const uint4& v = values[i];
           return e < 2 ? v.x : e < 4 ? v.y : e < 6 ? v.z : v.w;
         };
         constexpr std::uint32_t even = 0x5410;
         constexpr std::uint32_t odd = 0x7632;
         const std::uint32_t selector = e % 2 == 0 ? even : odd;
-        mma(out[m][e], p, __byte_perm(half_at(0), half_at(1), selector),
-            __byte_perm(half_at(2), half_at(3), selector));
+        mma(out[m][e], p, __byte_perm(word(0), word(1), selector),
+            __byte_perm(word(2), word(3), selector));
       }
     }
+    values_done();
   }
 
   // Sums the mass over the row's four threads.
@@ -238,8 +300,15 @@ __device__ void load_queries(std::uint32_t (&q)[head_size / 16][4], float scale,
     for (int half = 0; half < (split ? 1 : 2); ++half) {
       const float* source = row(half);
       if (source != nullptr) {
+        const float4* from = reinterpret_cast<const float4*>(source + (4 * j + c) * 8);
+        const float4 parts[2] = {from[0], from[1]};
 #pragma unroll
-        for (int i = 0; i < 8; ++i) x[half][i] = source[(4 * j + c) * 8 + i] * scale;
+        for (int i = 0; i < 2; ++i) {
+          x[half][4 * i] = parts[i].x * scale;
+          x[half][4 * i + 1] = parts[i].y * scale;
+          x[half][4 * i + 2] = parts[i].z * scale;
+          x[half][4 * i + 3] = parts[i].w * scale;
+        }
       }
     }
     if constexpr (split) {

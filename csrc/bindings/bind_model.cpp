@@ -126,6 +126,7 @@ GenerateOptions options_of(std::int64_t max_new_tokens, std::vector<std::int32_t
   take("seed", s.seed);
   take("logit_bias", s.logit_bias);
   take("logprobs", s.log_probabilities);
+  take("speculate", options.speculate);
   return options;
 }
 
@@ -298,9 +299,10 @@ void bind_model(py::module_& m) {
           [](const Session& s) {
             const generate::Timings& t = s.timings();
             return py::make_tuple(t.prompt_tokens, t.reused_tokens, t.new_tokens, t.prefill_seconds,
-                                  t.decode_seconds);
+                                  t.decode_seconds, t.drafted_tokens, t.accepted_tokens);
           },
-          "(prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds)")
+          "(prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds, drafted "
+          "tokens, accepted tokens)")
       .def("logits", &logits, py::arg("tokens"))
       .def("cancel", &Session::cancel)
       .def("reset", &Session::reset)

@@ -51,6 +51,23 @@ void check_integer(const char* name, std::int64_t value, std::int64_t low, std::
   fail(name, std::to_string(value), std::to_string(low) + " to " + std::to_string(high));
 }
 
+// Drafts are checked by the raw logits' two highest, which say nothing of a distribution that was
+// drawn from or changed.
+void check_speculation(const SamplerOptions& s) {
+  const char* hindrance = s.temperature != 0          ? "temperature"
+                          : s.repetition_penalty != 1 ? "repetition_penalty"
+                          : s.frequency_penalty != 0  ? "frequency_penalty"
+                          : s.presence_penalty != 0   ? "presence_penalty"
+                          : not s.logit_bias.empty()  ? "logit_bias"
+                          : s.log_probabilities >= 0  ? "logprobs"
+                                                      : nullptr;
+  if (hindrance == nullptr) return;
+  throw Error(
+      ErrorKind::invalid_argument,
+      std::string("speculate is for plain greedy generation; it does not go with ") + hindrance,
+      "speculate");
+}
+
 }  // namespace
 
 void validate(const GenerateOptions& options, std::int64_t vocabulary) {
@@ -71,6 +88,7 @@ void validate(const GenerateOptions& options, std::int64_t vocabulary) {
   check_integer("penalty_window", s.penalty_window, 0, int32_limit);
   check_integer("logprobs", s.log_probabilities, -1, ops::max_top_log_probabilities);
   check_integer("max_new_tokens", options.max_new_tokens, 0, int32_limit);
+  if (options.speculate) check_speculation(s);
   std::set<std::int64_t> seen;
   for (const auto& [token, bias] : s.logit_bias) {
     check_integer("logit_bias token", token, 0, vocabulary - 1);

@@ -31,6 +31,7 @@ struct GenerateOptions {
   SamplerOptions sampler;
   std::int64_t max_new_tokens = 256;      // 0 to 2^31 - 1
   std::vector<std::int32_t> stop_tokens;  // end the generation and are not part of it
+  bool speculate = false;                 // drafts by prompt lookup; greedy and nothing else
 };
 
 // Errors: invalid_argument naming the option and its range.

@@ -6,18 +6,15 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/large.h"
+#include "generate/session_parts.h"
 
 namespace quantloom::generate {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // Steps that a GPU is given before the host reads the first one's token. The CPU gets one: what it
 // computes past a stop is lost time.
 constexpr std::int64_t steps_ahead_gpu = 4;
-// Bounds of attention launches, so that a recorded step serves this many positions.
-constexpr std::int64_t bound_step = 256;
-constexpr std::int32_t result_slots = 16;
 static_assert(result_slots > steps_ahead_gpu);
 // Rows of logits that logits() holds at a time.
 constexpr std::int64_t logits_rows = 32;
@@ -43,88 +40,6 @@ class PromptPasses {
 };
 
 }  // namespace
-
-// The members' order matters: memory is freed before the operations that allocated it.
-struct Session::Device {
-  Device(const model::Model& model, std::int64_t capacity, std::int64_t chunk)
-      : pipeline(model, capacity, chunk),
-        operations(&pipeline.operations()),
-        logits_memory(operations->allocate(
-            static_cast<std::size_t>(model.hyperparameters().vocabulary) * sizeof(float),
-            "logits")),
-        // first, token, history
-        state(operations->allocate(static_cast<std::size_t>(capacity + 3) * sizeof(std::int32_t),
-                                   "tokens of a sequence")),
-        parameters_memory(
-            operations->allocate(sizeof(ops::SamplerParameters), "sampler parameters")),
-        results_memory(
-            operations->allocate_shared(result_slots * sizeof(ops::Choice), "sampled tokens")) {}
-
-  Pipeline pipeline;
-  ops::Operations* operations;  // of its last stage
-  ops::Buffer logits_memory;
-  ops::Buffer state;
-  ops::Buffer parameters_memory;
-  ops::Buffer bias_memory;
-  ops::Buffer results_memory;
-
-  // Nothing may run on memory that is about to go. A device that failed has nothing running.
-  ~Device() {
-    try {
-      operations->synchronize();
-    } catch (const Error&) {
-    }
-  }
-
-  float* logits() const { return static_cast<float*>(logits_memory.get()); }
-  std::int32_t* first() const { return static_cast<std::int32_t*>(state.get()); }
-  std::int32_t* token() const { return first() + 1; }
-  std::int32_t* history() const { return first() + 2; }
-  ops::Choice* results() const { return static_cast<ops::Choice*>(results_memory.get()); }
-  ops::SamplerParameters* parameters() const {
-    return static_cast<ops::SamplerParameters*>(parameters_memory.get());
-  }
-
-  void write_parameters(const SamplerOptions& options, std::int64_t capacity) {
-    ops::SamplerParameters host = to_parameters(options, capacity);
-    auto biases = options.logit_bias;
-    std::ranges::sort(biases);
-    if (not biases.empty()) {
-      std::vector<std::int32_t> tokens;
-      std::vector<float> values;
-      for (const auto& [token, bias] : biases) {
-        tokens.push_back(static_cast<std::int32_t>(token));
-        values.push_back(static_cast<float>(bias));
-      }
-      const std::size_t bytes = biases.size() * sizeof(float);
-      static_assert(sizeof(float) == sizeof(std::int32_t));
-      bias_memory = operations->allocate(2 * bytes, "logit bias");
-      auto* device_tokens = static_cast<std::int32_t*>(bias_memory.get());
-      auto* device_values = reinterpret_cast<float*>(device_tokens + biases.size());
-      operations->write(device_tokens, tokens.data(), bytes);
-      operations->write(device_values, values.data(), bytes);
-      host.bias_tokens = device_tokens;
-      host.bias_values = device_values;
-    }
-    operations->write(parameters(), &host, sizeof host);
-  }
-};
-
-struct Session::Generation {
-  std::vector<std::int32_t> prompt;
-  GenerateOptions options;
-  bool prefilled = false;
-  std::int64_t scheduled = 0;  // tokens that were asked of the device
-  std::int64_t taken = 0;      // of those, read by the host
-  std::uint64_t tickets[result_slots] = {};
-  std::int32_t last_token = 0;  // the latest taken
-  Clock::time_point first_token_time;
-
-  bool greedy() const { return options.sampler.temperature == 0; }
-  std::int64_t position(std::int64_t index) const {  // of the index-th new token
-    return static_cast<std::int64_t>(prompt.size()) + index;
-  }
-};
 
 // Holds the session for one call. A call that computes makes others fail with Error(busy); the
 // others take microseconds, and are waited for.
@@ -218,7 +133,9 @@ std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptio
   validate(options, vocabulary_);
   auto generation = std::make_unique<Generation>();
   generation->prompt = checked(prompt);
+  model_->require_unchanged();
   device_->write_parameters(options.sampler, capacity_);
+  if (options.speculate) generation->ngrams.emplace(generation->prompt);
   open_ = std::move(generation);
   open_->options = std::move(options);
   timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
@@ -274,19 +191,19 @@ void Session::prefill(const Checkpoint& checkpoint) {
     ticket = device_->operations->mark();
   }
   device_->pipeline.head(count - 1, 1, device_->logits());
-  sample(count);
+  sample(device_->logits(), count, g.wanted_log_probabilities());
   g.tickets[0] = device_->operations->mark();
   g.scheduled = 1;
   g.prefilled = true;
 }
 
-void Session::sample(std::int64_t count) {
+void Session::sample(const float* logits, std::int64_t count, int top_log_probabilities) {
   device_->operations->sample({
-      .logits = device_->logits(),
+      .logits = logits,
       .vocabulary = vocabulary_,
       .parameters = device_->parameters(),
       .greedy = open_->greedy(),
-      .top_log_probabilities = static_cast<int>(open_->options.sampler.log_probabilities),
+      .top_log_probabilities = top_log_probabilities,
       .first = device_->first(),
       .count = count,
       .history = device_->history(),
@@ -294,6 +211,11 @@ void Session::sample(std::int64_t count) {
       .results = device_->results(),
       .result_slots = result_slots,
   });
+}
+
+// What is launched for so many positions also serves the next few.
+std::int64_t Session::launch_bound(std::int64_t positions) const {
+  return std::min(capacity_, (positions + bound_step - 1) / bound_step * bound_step);
 }
 
 // A step feeds the token before it, which needs a place in the cache.
@@ -305,7 +227,7 @@ bool Session::may_schedule() const {
 void Session::schedule_step() {
   Generation& g = *open_;
   const std::int64_t fed = g.position(g.scheduled);  // tokens in the cache after this step
-  const std::int64_t bound = std::min(capacity_, (fed + bound_step - 1) / bound_step * bound_step);
+  const std::int64_t bound = launch_bound(fed);
   const std::uint64_t key = static_cast<std::uint64_t>(bound) << 8 |
                             (g.greedy() ? std::uint64_t{1} << 7 : 0) |
                             static_cast<std::uint64_t>(g.options.sampler.log_probabilities + 1);
@@ -313,7 +235,7 @@ void Session::schedule_step() {
     device_->pipeline.run(device_->token(), {.first = device_->first(), .count = 1, .bound = bound},
                           {});
     device_->pipeline.head(0, 1, device_->logits());
-    sample(1);
+    sample(device_->logits(), 1, g.wanted_log_probabilities());
   });
   g.tickets[g.scheduled % result_slots] = device_->operations->mark();
   ++g.scheduled;
@@ -359,9 +281,13 @@ std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpo
       return std::nullopt;
     }
     if (not g.prefilled) prefill(checkpoint);
-    const std::int64_t ahead =
-        device_->operations->device().type == device::DeviceType::cpu ? 1 : steps_ahead_gpu;
-    while (g.scheduled - g.taken < ahead and may_schedule()) schedule_step();
+    if (g.ngrams) {
+      if (g.taken == g.scheduled) advance();
+    } else {
+      const std::int64_t ahead =
+          device_->operations->device().type == device::DeviceType::cpu ? 1 : steps_ahead_gpu;
+      while (g.scheduled - g.taken < ahead and may_schedule()) schedule_step();
+    }
     if (g.taken == g.scheduled) {
       finish(FinishReason::length);
       return std::nullopt;
@@ -370,6 +296,7 @@ std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpo
     const std::optional<ops::Choice> choice = take_choice();
     if (first) timings_.prefill_seconds = seconds(Clock::now() - start);
     g.last_token = choice->token;
+    if (g.ngrams) g.ngrams->append(choice->token);
     if (std::ranges::find(g.options.stop_tokens, choice->token) != g.options.stop_tokens.end()) {
       finish(FinishReason::stop);
       return std::nullopt;
@@ -407,6 +334,7 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   const Use use(*this, true);
   require_none_open();
   const std::vector<std::int32_t> tokens = checked(prompt);
+  model_->require_unchanged();
   const PromptPasses passes(device_->pipeline, *model_);
   cached_.clear();
   cancelled_.store(false);
@@ -418,7 +346,9 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   const ops::Buffer memory = operations.allocate(
       static_cast<std::size_t>(std::min(logits_rows, length)) * width * sizeof(float), "logits");
   auto* device_logits = static_cast<float*>(memory.get());
-  std::vector<float> host(static_cast<std::size_t>(std::min(logits_rows, length)) * width);
+  const std::size_t floats = static_cast<std::size_t>(std::min(logits_rows, length)) * width;
+  auto host = with_room<float>(floats, "logits");
+  host.resize(floats);
   std::int64_t count = 0;
   for (std::int64_t position = 0; position < length; position += count) {
     count = std::min(device_->pipeline.tokens(), length - position);

@@ -31,8 +31,10 @@ struct Timings {
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_tokens = 0;  // of the prompt, found in the cache
   std::int64_t new_tokens = 0;
-  double prefill_seconds = 0;  // until the first token was there
-  double decode_seconds = 0;   // from the first token to the last
+  double prefill_seconds = 0;        // until the first token was there
+  double decode_seconds = 0;         // from the first token to the last
+  std::int64_t drafted_tokens = 0;   // guessed and checked, where the generation speculates
+  std::int64_t accepted_tokens = 0;  // of those, right
 };
 
 // Not for several threads: while one is inside a call, or a generation is open, others get
@@ -55,7 +57,8 @@ class Session {
   // Opens a generation after `prompt`, which is the whole sequence: what the cache holds of it
   // already is reused. Nothing is computed yet. Returns the generation's number.
   // Errors: invalid_argument (an option, a token id, an empty prompt); context_full when the prompt
-  // is longer than the context; busy while another generation is open.
+  // is longer than the context; busy while another generation is open; io when the file that the
+  // CPU's weights are mapped from has changed.
   std::uint64_t begin(std::span<const std::int64_t> prompt, GenerateOptions options);
 
   // The next token, or nothing when the generation has ended. Errors: numerics naming the position
@@ -95,7 +98,10 @@ class Session {
   void run_chunk(std::int64_t position, std::int64_t count, const Checkpoint& checkpoint);
   void prefill(const Checkpoint& checkpoint);
   void schedule_step();
-  void sample(std::int64_t count);
+  void sample(const float* logits, std::int64_t count, int top_log_probabilities);
+  std::int64_t launch_bound(std::int64_t positions) const;
+  void advance();
+  void verify(std::span<const std::int32_t> draft, std::int64_t position);
   bool may_schedule() const;
   std::optional<ops::Choice> take_choice();
   void finish(FinishReason reason);

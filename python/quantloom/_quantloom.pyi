@@ -265,9 +265,9 @@ class Session:
     def finish_reason(self) -> str:
         ...
     @property
-    def timings(self) -> tuple[int, int, int, float, float]:
+    def timings(self) -> tuple[int, int, int, float, float, int, int]:
         """
-        (prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds)
+        (prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds, drafted tokens, accepted tokens)
         """
 def arm_fault(point: str, n: typing.SupportsInt | typing.SupportsIndex) -> None:
     """

@@ -42,6 +42,10 @@ class GenerationKeywords(TypedDict, total=False):
         stop_tokens: token ids that end it, beside the model's own.
         ignore_eos: go on past the model's own end tokens.
         logprobs: give each token's log-probability and this many likeliest ones' (0 to 20).
+        speculate: "ngram" drafts tokens from what followed the same words before, in the prompt or
+            in the output, and checks several in one pass; for plain greedy generation, without
+            penalties, bias or logprobs. A choice between logits closer than the rounding of such a
+            pass can move them is left to the usual one-token step. None, the default, is off.
     """
 
     max_new_tokens: int
@@ -60,6 +64,7 @@ class GenerationKeywords(TypedDict, total=False):
     stop_tokens: Sequence[int]
     ignore_eos: bool
     logprobs: int | None
+    speculate: str | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,12 @@ class Request:
         logprobs = keywords.get("logprobs")
         logprobs = -1 if logprobs is None else arguments.integer("logprobs", logprobs, 0, 20)
         sampler["logprobs"] = logprobs
+        speculate = keywords.get("speculate")
+        if speculate not in (None, "ngram"):
+            raise InvalidArgument(
+                f"speculate is {speculate!r}; there are 'ngram' and None", subject="speculate"
+            )
+        sampler["speculate"] = speculate is not None
         ends = keywords.get("stop_tokens")
         stop_tokens = {
             arguments.integer("stop_tokens", token, 0, _MAX_INT32)
@@ -189,6 +200,8 @@ class Timings:
         new_tokens: tokens that were generated, an end token among them.
         prefill_seconds: from the start to the first token.
         decode_seconds: from the first token to the last.
+        drafted_tokens: that a speculating generation guessed and checked.
+        accepted_tokens: of those, how many were right.
     """
 
     prompt_tokens: int = 0
@@ -196,6 +209,8 @@ class Timings:
     new_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_rate(self) -> float:

@@ -92,7 +92,10 @@ class CudaOperations final : public ops::Operations {
     device::copy(to, device_, from, device_, bytes, stream_.get());
   }
   void synchronize() override { device::synchronize(device_, stream_.get()); }
-  void set_batch_invariant(bool on) override { products_.set_batch_invariant(on); }
+  void set_batch_invariant(bool on) override {
+    products_.set_batch_invariant(on);
+    batch_invariant_ = on;
+  }
 
   void reserve(const ops::Limits& limits) override {
     const Reserved bytes = reserved(limits);
@@ -219,7 +222,8 @@ class CudaOperations final : public ops::Operations {
                                         .first = a.positions.first,
                                         .bound = a.positions.bound,
                                         .cache = kernel_cache(a.cache),
-                                        .workspace = attention_.get()},
+                                        .workspace = attention_.get(),
+                                        .invariant = batch_invariant_},
                                        stream_.get());
            });
   }
@@ -314,6 +318,7 @@ class CudaOperations final : public ops::Operations {
   ops::Buffer attention_;
   ops::Buffer sample_;
   Replay replay_;
+  bool batch_invariant_ = false;
   std::vector<std::unique_ptr<device::Event>> marks_;
   std::uint64_t ticket_ = 0;
 };

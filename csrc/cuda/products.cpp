@@ -77,7 +77,11 @@ std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision 
     a.weights[0].rows = rows;
     for (std::int64_t tokens = 8; tokens < limits.tokens + 8; tokens += tokens < 16 ? 8 : 16) {
       a.tokens = std::min(tokens, limits.tokens);
-      most = std::max(most, kernels::matmul_workspace_bytes(a));
+      for (const bool invariant : {false, true}) {
+        if (invariant && !limits.batch_invariant) continue;
+        a.invariant = invariant;
+        most = std::max(most, kernels::matmul_workspace_bytes(a));
+      }
     }
   }
   return most;
@@ -186,6 +190,7 @@ bool Products::run_gated(const float* x, std::int64_t tokens, const ops::Weight&
 
 void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
   a.precision = matmul_precision(precision_);
+  a.invariant = batch_invariant_;
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
   a.overlap = launch_ == Launch::early;

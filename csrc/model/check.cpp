@@ -51,15 +51,29 @@ void check_finite(const loader::ModelFile& file, std::span<const gguf::TensorInf
   std::atomic<std::size_t> bad{pieces.size()};
   std::atomic<std::uint64_t> done{0};
   std::atomic<bool> stop{false};
-  std::mutex mutex;
   std::condition_variable advanced;
   std::size_t running = static_cast<std::size_t>(threads);
+
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto fail = [&] {
+    const std::lock_guard lock(mutex);
+    if (not failure) failure = std::current_exception();
+    stop.store(true);
+  };
 
   const auto work = [&] {
     while (not stop.load(std::memory_order_relaxed)) {
       const std::size_t index = next.fetch_add(1);
       if (index >= pieces.size()) break;
       const Piece& piece = pieces[index];
+      try {
+        // A page that is cut off meanwhile is a bus error: look before every piece.
+        file.check_unchanged();
+      } catch (...) {
+        fail();
+        break;
+      }
       if (loader::find_non_finite(*piece.tensor->type, file.tensor_bytes(*piece.tensor),
                                   piece.first_block, piece.block_count)) {
         std::size_t least = bad.load();
@@ -75,7 +89,6 @@ void check_finite(const loader::ModelFile& file, std::span<const gguf::TensorInf
     advanced.notify_one();
   };
 
-  std::exception_ptr failure;
   {
     std::vector<std::jthread> workers;
     for (int i = 0; i < threads; ++i) {
@@ -94,14 +107,12 @@ void check_finite(const loader::ModelFile& file, std::span<const gguf::TensorInf
     std::unique_lock lock(mutex);
     while (running > 0) {
       advanced.wait_for(lock, std::chrono::milliseconds(50));
+      if (not progress or failure) continue;
       lock.unlock();
-      if (progress and not failure) {
-        try {
-          progress(done.load(), total);
-        } catch (...) {
-          failure = std::current_exception();
-          stop.store(true);
-        }
+      try {
+        progress(done.load(), total);
+      } catch (...) {
+        fail();
       }
       lock.lock();
     }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/large.h"
 #include "base/thread_pool.h"
 #include "formats/decode.h"
 #include "formats/types.h"
@@ -29,7 +30,8 @@ std::int64_t choose_context(const Hyperparameters& h, std::optional<std::int64_t
 }
 
 std::vector<float> decode_vector(const loader::ModelFile& file, const gguf::TensorInfo& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.elements));
+  auto values = with_room<float>(static_cast<std::size_t>(tensor.elements), "norms and biases");
+  values.resize(static_cast<std::size_t>(tensor.elements));
   const auto format = static_cast<formats::Format>(tensor.type->id);
   if (not formats::decode_row(format, file.tensor_bytes(tensor).data(),
                               static_cast<std::int64_t>(tensor.elements), values.data())) {
@@ -72,11 +74,6 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
 
   std::unique_ptr<ops::Operations> gpu;
   if (options.device.type != device::DeviceType::cpu) {
-    if (options.batch_invariant) {
-      throw Error(ErrorKind::invalid_argument,
-                  "batch_invariant is served on the CPU; the GPU's kernels do not promise it",
-                  "batch_invariant");
-    }
     gpu = model::make_operations(options.device, options.precision);
   }
   const PlacementSizes sizes{
@@ -108,6 +105,13 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   model->weights_ = std::move(binding->weights);
   if (progress) progress(total, total);
   return model;
+}
+
+void Model::require_unchanged() const {
+  const auto reads_the_map = [](const Stage& stage) {
+    return stage.device.type == device::DeviceType::cpu;
+  };
+  if (std::ranges::any_of(stages_, reads_the_map)) file_->check_unchanged();
 }
 
 std::size_t Model::stage_of(std::int64_t layer) const {
@@ -222,7 +226,8 @@ ops::Limits Model::limits(std::int64_t tokens) const {
       .context = context_length_,
       .heads = static_cast<int>(h.head_count),
       .head_size = static_cast<int>(h.key_length),
-      .vocabulary = h.vocabulary};
+      .vocabulary = h.vocabulary,
+      .batch_invariant = options_.batch_invariant};
 }
 
 std::unique_ptr<ops::Operations> Model::make_operations(const Stage& stage,

@@ -68,6 +68,9 @@ class Model {
   // In the order of the file's table, then what quantloom adds (the RoPE table).
   const std::vector<PlacedTensor>& tensors() const { return tensors_; }
 
+  // Weights of the CPU stay in the mapped file. Errors: io when it has changed since.
+  void require_unchanged() const;
+
   // A stream of work of its own, for one session, with room for `tokens` per pass.
   std::unique_ptr<ops::Operations> make_operations(const Stage& stage, std::int64_t tokens) const;
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/large.h"
+
 namespace quantloom::model {
 namespace {
 
@@ -42,8 +44,7 @@ std::vector<float> rope_table(const Hyperparameters& h, std::span<const float> f
     frequencies[static_cast<std::size_t>(i)] = frequency * (scale * (1 - kept) + kept);
   }
 
-  std::vector<float> result;
-  result.reserve(static_cast<std::size_t>(context * pairs * 2));
+  auto result = with_room<float>(static_cast<std::size_t>(context * pairs * 2), "RoPE table");
   for (std::int64_t position = 0; position < context; ++position) {
     for (const double frequency : frequencies) {
       const double angle = static_cast<double>(position) * frequency;

@@ -120,6 +120,7 @@ struct Limits {
   int heads = 0;
   int head_size = 0;
   std::int64_t vocabulary = 0;
+  bool batch_invariant = false;  // set_batch_invariant() will be called
 };
 
 // Memory of one device, freed with its last owner.

@@ -45,9 +45,10 @@ cudaError_t attention(const Attention& arguments, cudaStream_t stream) {
   if (cache.kv_heads <= 0 || arguments.heads % cache.kv_heads != 0) return cudaErrorInvalidValue;
   const bool tiled =
       cache.type != CacheType::f32 && cache.head_size % 32 == 0 && cache.head_size <= 128;
-  if (tiled && arguments.tokens <= decode_tokens) return attention_decode(arguments, stream);
+  const bool many = arguments.invariant || arguments.tokens > decode_tokens;
+  if (tiled && !many) return attention_decode(arguments, stream);
 #if defined(QUANTLOOM_HAS_SM90)
-  if (arguments.tokens > decode_tokens && fits_hopper(cache)) {
+  if (many && fits_hopper(cache)) {
     return attention_prefill_sm90(arguments, stream);
   }
 #endif

@@ -86,6 +86,8 @@ struct Attention {
   Cache cache;
   void* workspace;  // attention_workspace_bytes() of device memory, for the partial sums of a split
                     // cache
+  bool invariant = false;  // a token's bits do not depend on how many there are: the kernels of
+                           // many tokens for any number
 };
 // Bytes of workspace that any call with at most these sizes needs.
 std::int64_t attention_workspace_bytes(int head_size);

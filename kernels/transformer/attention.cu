@@ -1,5 +1,6 @@
 #include "transformer/attention.cuh"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
@@ -34,9 +35,10 @@ bool fits_hopper(const Cache& cache) {
 }  // namespace
 
 std::int64_t attention_workspace_bytes(int head_size) {
+  constexpr std::int64_t rows =
+      std::max(std::int64_t{partial_slots} * rows_per_partial, std::int64_t{split_rows});
   return std::int64_t{counter_slots} * sizeof(int) +
-         std::int64_t{partial_slots} * rows_per_partial *
-             static_cast<std::int64_t>(sizeof(float2) + head_size * sizeof(float));
+         rows * static_cast<std::int64_t>(sizeof(float2) + head_size * sizeof(float));
 }
 
 cudaError_t attention(const Attention& arguments, cudaStream_t stream) {
@@ -46,12 +48,16 @@ cudaError_t attention(const Attention& arguments, cudaStream_t stream) {
   const bool tiled =
       cache.type != CacheType::f32 && cache.head_size % 32 == 0 && cache.head_size <= 128;
   const bool many = arguments.invariant || arguments.tokens > decode_tokens;
-  if (tiled && !many) return attention_decode(arguments, stream);
 #if defined(QUANTLOOM_HAS_SM90)
-  if (many && fits_hopper(cache)) {
+  // attention_decode reads the cache once for every eight rows.
+  const std::int64_t rows = std::int64_t{arguments.tokens} * (arguments.heads / cache.kv_heads);
+  const bool is_long =
+      rows > 2 * rows_per_partial && arguments.window == 0 && arguments.bound > long_cache;
+  if ((many || is_long || not tiled) && fits_hopper(cache)) {
     return attention_prefill_sm90(arguments, stream);
   }
 #endif
+  if (tiled && not many) return attention_decode(arguments, stream);
   if (tiled) return attention_prefill(arguments, stream);
   return attention_any(arguments, stream);
 }

@@ -8,6 +8,7 @@ namespace quantloom::kernels {
 constexpr int partial_slots = 264;   // two blocks for each of 132 multiprocessors
 constexpr int rows_per_partial = 8;  // query rows that share one reading of the cache
 constexpr int decode_tokens = 8;     // calls of at most so many tokens split the cache over blocks
+constexpr int long_cache = 4096;     // positions from which several readings of it cost most
 constexpr int counter_slots = 4096;  // (kv head, row group) pairs of one call
 
 // Where the parts of a split cache meet: counters, which must be zero before the first call and are
@@ -23,6 +24,13 @@ __host__ __device__ inline PartialSpace partial_space(void* workspace) {
   int* counters = static_cast<int*>(workspace);
   float2* peaks = reinterpret_cast<float2*>(counters + counter_slots);
   return {counters, peaks, reinterpret_cast<float*>(peaks + partial_slots * rows_per_partial)};
+}
+
+// Behind the counters, in the place of PartialSpace: (peak, mass) of split_rows partial rows, then
+// their sums.
+constexpr int split_rows = 32768;
+inline float2* split_space(void* workspace) {
+  return reinterpret_cast<float2*>(static_cast<int*>(workspace) + counter_slots);
 }
 
 // f16 and q8_0 caches with head sizes 32, 64, 96 and 128.

@@ -32,10 +32,11 @@ struct Share {
       const std::int64_t oldest = first + first_row / per_kv_head - a.window + 1;
       begin = oldest > 0 ? static_cast<int>(oldest) : 0;
     }
-    const unsigned share = (static_cast<unsigned>(end - begin) + gridDim.x - 1) / gridDim.x;
+    const int length = end - begin;
+    const unsigned share = (static_cast<unsigned>(length) + gridDim.x - 1) / gridDim.x;
     const int part =
         static_cast<int>((share + step_positions - 1) / step_positions) * step_positions;
-    parts = (end - begin + part - 1) / part;
+    parts = (length + part - 1) / part;
     from = begin + static_cast<int>(blockIdx.x) * part;
     to = min(end, from + part);
   }

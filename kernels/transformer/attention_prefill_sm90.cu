@@ -2,40 +2,19 @@
 // cache in tiles that the copy engine brings; the scores of the next tile and the weighted sums of
 // this one run in the tensor cores while another warpgroup is in its softmax (FlashAttention-3,
 // Shah et al. 2024). Blocks stay for several pieces of work, so that the next piece's first tile
-// comes in during the last piece's end. Tiles begin at fixed positions: a row's result depends on
-// its own token alone.
+// comes in during the last piece's end. Tiles begin at fixed positions: where the cache is not cut
+// into parts, or at fixed positions too, a row's result depends on its own token alone.
+#include <algorithm>
 #include <climits>
 
 #include "device/hopper.cuh"
 #include "matmul/ring.cuh"
 #include "transformer/attention.cuh"
-#include "transformer/attention_softmax_sm90.cuh"
+#include "transformer/attention_pieces_sm90.cuh"
 #include "transformer/overlap.cuh"
 
 namespace quantloom::kernels {
 namespace {
-
-constexpr int stages = 2;
-
-template <int head_size_, int positions_, int groups_, int query_buffers_>
-struct Shape {
-  static constexpr int head_size = head_size_;
-  static constexpr int positions = positions_;  // of a tile
-  static constexpr int groups = groups_;        // consumer warpgroups
-  static constexpr int query_buffers = query_buffers_;
-  static constexpr int rows = groups * group_rows;
-  using Softmax = SoftmaxRows<head_size, positions>;
-  static constexpr int blocks = (head_size + 63) / 64;
-  static constexpr int tile_bytes = blocks * Softmax::tile_block_bytes;
-  static constexpr int query_bytes = blocks * Softmax::query_block_bytes;  // of a group
-  static constexpr int alignment = 1024;                                   // of a swizzled tile
-  static constexpr int shared_bytes =
-      alignment + query_buffers * groups * query_bytes + 2 * stages * tile_bytes;
-  static constexpr int producer_registers = groups == 2 ? 56 : 32;
-  static constexpr int consumer_registers = groups == 2 ? 224 : 160;
-  static constexpr int query_batch = groups == 2 ? 4 : 1;  // 32-byte loads under way in a producer
-  static constexpr int query_threads = 96;                 // warps 1 to 3 of the producer warpgroup
-};
 
 // Shared memory: buffers of queries, stages of keys, stages of values, each tile in swizzled blocks
 // of 64 columns. Barriers: full and empty for each stage of keys and values and buffer of queries.
@@ -79,60 +58,6 @@ struct Room {
   }
 };
 
-// Rows are (token, query head of the kv head), in that order.
-struct Rows {
-  int count;
-  int heads;
-  int per_token;
-  std::uint64_t inverse;  // 2^32 / per_token, rounded up: exact for rows below 2^32 / per_token
-
-  __device__ explicit Rows(const Attention& a)
-      : heads(a.heads), per_token(a.heads / a.cache.kv_heads) {
-    count = a.tokens * per_token;
-    inverse = std::uint64_t{0xffffffffu / static_cast<unsigned>(per_token)} + 1;
-  }
-  __device__ int token(int row) const {
-    return static_cast<int>(static_cast<unsigned>(row) * inverse >> 32);
-  }
-  // The row's head of q and out.
-  __device__ std::int64_t head(int kv_head, int row) const {
-    const int at = token(row);
-    return std::int64_t{at} * heads + kv_head * per_token + (row - at * per_token);
-  }
-};
-
-// The work of a block: rows against the tiles that they see. Pieces with many tiles come first, and
-// rounds of pieces go to the blocks in alternating order, so that each block gets about as many
-// tiles.
-template <class S>
-struct Piece {
-  int round = 0;
-  int kv_head, first_row, begin, tiles;
-
-  // The round's piece of this block. False: there is none.
-  __device__ bool take(const Attention& a, const Rows& rows) {
-    const int row_tiles = (rows.count + S::rows - 1) / S::rows;
-    const int blocks = gridDim.x;
-    const int column = round % 2 == 0 ? blockIdx.x : blocks - 1 - blockIdx.x;
-    const int index = round * blocks + column;
-    if (index >= row_tiles * a.cache.kv_heads) return false;
-    kv_head = index % a.cache.kv_heads;
-    first_row = (row_tiles - 1 - index / a.cache.kv_heads) * S::rows;
-    return true;
-  }
-
-  // The span of the cache that the piece sees. Apart from take(), which needs no `first`.
-  __device__ void find_tiles(const Attention& a, const Rows& rows, int first) {
-    begin = 0;
-    if (a.window > 0) {
-      const std::int64_t oldest = first + rows.token(first_row) - a.window + 1;
-      if (oldest > 0) begin = static_cast<int>(oldest) / S::positions * S::positions;
-    }
-    const int end = first + rows.token(min(first_row + S::rows, rows.count) - 1) + 1;
-    tiles = (end - begin + S::positions - 1) / S::positions;
-  }
-};
-
 // `count` rows of halves in swizzled blocks, scaled. `thread` of `threads` does its part, `batch`
 // pieces of 8 dimensions at a time. What stands where there is no row does not matter.
 template <class S, int batch>
@@ -172,11 +97,11 @@ __device__ void store_queries(std::uint8_t* to, const Attention& a, const Rows& 
 template <class S>
 __device__ void produce_tiles(const Room<S>& room, const CUtensorMap& keys,
                               const CUtensorMap& values, const Attention& a, const Rows& rows,
-                              int first) {
+                              const Split& split, int first) {
   int tile = 0;
   Piece<S> piece;
-  for (; piece.take(a, rows); ++piece.round) {
-    piece.find_tiles(a, rows, first);
+  for (; piece.take(a, rows, split, first); ++piece.round) {
+    piece.find_tiles(a, rows, split, first);
     int t = 0;
     do {  // the first copy mostly needs no `first`, which is still on its way
       const int stage = tile % stages;
@@ -197,11 +122,13 @@ __device__ void produce_tiles(const Room<S>& room, const CUtensorMap& keys,
 
 // The other warps of the producer warpgroup bring the queries of all pieces but the first.
 template <class S>
-__device__ void produce_queries(const Room<S>& room, const Attention& a, const Rows& rows) {
+__device__ void produce_queries(const Room<S>& room, const Attention& a, const Rows& rows,
+                                const Split& split, int first) {
   constexpr int buffers = S::query_buffers;
   Piece<S> piece;
-  for (piece.round = 1; piece.take(a, rows); ++piece.round) {
-    const int n = piece.round;
+  for (; piece.take(a, rows, split, first); ++piece.round) {
+    const int n = piece.number;
+    if (n == 0) continue;
     const int buffer = n % buffers;
     if (n >= buffers) mbarrier_wait(room.queries_empty(buffer), (n / buffers - 1) % 2);
     store_queries<S, S::query_batch>(room.pointer(room.queries(buffer, 0)), a, rows, piece.kv_head,
@@ -222,52 +149,23 @@ __device__ void clear_values(std::uint8_t* values, int written) {
   }
 }
 
-// What a thread's two rows see, in columns of the piece's first tile as the thread counts them.
-struct Sight {
-  int row[2];
-  int newest[2];
-  int oldest[2];
-  int open;    // every row of the group sees up to here
-  int closed;  // and from here on
-
-  template <class S>
-  __device__ static Sight of(const Attention& a, const Rows& rows, const Piece<S>& piece, int first,
-                             int group) {
-    const int group_row = piece.first_row + group * group_rows;
-    const int origin = first - piece.begin;
-    Sight sight;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      sight.row[half] = group_row + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * half;
-      sight.newest[half] = origin + rows.token(sight.row[half]) - threadIdx.x % 4 * 2;
-      sight.oldest[half] =
-          a.window > 0 ? static_cast<int>(sight.newest[half] - a.window + 1) : INT_MIN / 2;
-    }
-    sight.open = origin + rows.token(group_row);
-    sight.closed =
-        a.window > 0
-            ? static_cast<int>(origin + rows.token(group_row + group_rows - 1) - a.window + 1)
-            : INT_MIN / 2;
-    return sight;
-  }
-};
-
 template <class S>
-__device__ void consume(const Room<S>& room, const Attention& a, const Rows& rows, int first) {
+__device__ void consume(const Room<S>& room, const Attention& a, const Rows& rows,
+                        const Split& split, int first) {
   const int group = threadIdx.x / 128 - 1;
   const int own_turn = 1 + group;
   const int next_turn = 1 + (group + 1) % S::groups;
   const int group_barrier = 8 + group;
   const bool is_speaker = threadIdx.x % 32 == 0;
   Piece<S> piece;
-  if (!piece.take(a, rows)) return;
+  if (!piece.take(a, rows, split, first)) return;
 
   store_queries<S, S::head_size / 16>(room.pointer(room.queries(0, group)), a, rows, piece.kv_head,
                                       piece.first_row + group * group_rows, group_rows,
                                       threadIdx.x % 128, 128);
   fence_shared_stores();
   named_barrier_wait(group_barrier, 128);
-  piece.find_tiles(a, rows, first);
+  piece.find_tiles(a, rows, split, first);
   Sight sight = Sight::of(a, rows, piece, first, group);
 
   typename S::Softmax softmax;
@@ -282,11 +180,21 @@ __device__ void consume(const Room<S>& room, const Attention& a, const Rows& row
     softmax.soften();
   };
   const auto store = [&] {
-    softmax.store([&](int half) {
-      return sight.row[half] < rows.count
-                 ? a.out + rows.head(piece.kv_head, sight.row[half]) * S::head_size
-                 : nullptr;
-    });
+    softmax.finish(piece.is_whole);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (sight.row[half] >= rows.count) continue;
+      const std::int64_t head = rows.head(piece.kv_head, sight.row[half]);
+      if (piece.is_whole) {
+        softmax.store(half, a.out + head * S::head_size);
+      } else {
+        const std::int64_t slot = head * split.most + piece.part;
+        softmax.store(half, split.sums + slot * S::head_size);
+        if (threadIdx.x % 4 == 0) {
+          split.peaks[slot] = make_float2(softmax.peak[half], softmax.mass[half]);
+        }
+      }
+    }
   };
   const auto wait_keys = [&](int tile) {
     mbarrier_wait(room.full(false, tile % stages), tile / stages % 2);
@@ -320,16 +228,16 @@ __device__ void consume(const Room<S>& room, const Attention& a, const Rows& row
     const bool ends = t == piece.tiles;
     Piece<S> next = piece;
     if (ends) {
-      if (is_speaker) mbarrier_arrive(room.queries_empty(piece.round % S::query_buffers));
+      if (is_speaker) mbarrier_arrive(room.queries_empty(piece.number % S::query_buffers));
       ++next.round;
-      if (!next.take(a, rows)) break;
-      next.find_tiles(a, rows, first);
-      mbarrier_wait(room.queries_full(next.round % S::query_buffers),
-                    (next.round - 1) / S::query_buffers % 2);
+      if (!next.take(a, rows, split, first)) break;
+      next.find_tiles(a, rows, split, first);
+      mbarrier_wait(room.queries_full(next.number % S::query_buffers),
+                    (next.number - 1) / S::query_buffers % 2);
       wait_keys(tile);
     }
     named_barrier_wait(own_turn, 256);
-    softmax.issue_scores(room.queries(next.round % S::query_buffers, group),
+    softmax.issue_scores(room.queries(next.number % S::query_buffers, group),
                          room.tile(false, stage));
     wait_values(tile - 1, ends);
     softmax.issue_sums(room.tile(true, past));
@@ -368,7 +276,8 @@ __device__ void consume(const Room<S>& room, const Attention& a, const Rows& row
 template <class S>
 __global__ void __launch_bounds__(128 * (S::groups + 1), 1)
     prefill_sm90(const __grid_constant__ CUtensorMap keys,
-                 const __grid_constant__ CUtensorMap values, const __grid_constant__ Attention a) {
+                 const __grid_constant__ CUtensorMap values, const __grid_constant__ Attention a,
+                 const __grid_constant__ Split split) {
   extern __shared__ std::uint8_t shared[];
   __shared__ std::uint64_t barriers[Room<S>::barrier_count];
   const std::uint32_t unaligned = shared_address(shared);
@@ -381,19 +290,37 @@ __global__ void __launch_bounds__(128 * (S::groups + 1), 1)
   }
   __syncthreads();
   wait_for_previous();
-  const int first = *a.first;
+  const int first = *a.first + split.offset;
   const Rows rows(a);
   if (threadIdx.x < 128) {
     give_registers<S::producer_registers>();
     if (threadIdx.x == 0) {
-      produce_tiles<S>(room, keys, values, a, rows, first);
+      produce_tiles<S>(room, keys, values, a, rows, split, first);
     } else if (threadIdx.x >= 32) {
-      produce_queries<S>(room, a, rows);
+      produce_queries<S>(room, a, rows, split, first);
     }
   } else {
     take_registers<S::consumer_registers>();
-    consume<S>(room, a, rows, first);
+    consume<S>(room, a, rows, split, first);
   }
+}
+
+constexpr int invariant_positions = 4096;  // of a part where results may not depend on the call
+constexpr int fewest_tiles = 4;            // worth a part of their own
+
+template <class S>
+cudaError_t launch_tokens(const Attention& a, const Split& split, const CUtensorMap& keys,
+                          const CUtensorMap& values, int processors, cudaStream_t stream) {
+  const std::int64_t rows = std::int64_t{a.tokens} * (a.heads / a.cache.kv_heads);
+  const std::int64_t pieces = (rows + S::rows - 1) / S::rows * a.cache.kv_heads * split.most;
+  if (pieces > INT_MAX) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(pieces < processors ? pieces : processors));
+  const cudaError_t status = launch_overlapped(prefill_sm90<S>, grid, 128 * (S::groups + 1),
+                                               S::shared_bytes, stream, keys, values, a, split);
+  if (status != cudaSuccess || split.most == 1) return status;
+  const int heads = a.tokens * a.heads;
+  return launch_overlapped(add_parts<S>, dim3((heads + adding_warps - 1) / adding_warps),
+                           32 * adding_warps, 0, stream, a, split);
 }
 
 template <class S>
@@ -406,9 +333,8 @@ cudaError_t launch(const Attention& a, cudaStream_t stream) {
                          &values)) {
     return cudaErrorInvalidValue;
   }
-  const auto kernel = prefill_sm90<S>;
-  cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::shared_bytes);
+  cudaError_t status = cudaFuncSetAttribute(
+      prefill_sm90<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::shared_bytes);
   if (status != cudaSuccess) return status;
   int device = 0, processors = 0;
   if ((status = cudaGetDevice(&device)) != cudaSuccess ||
@@ -416,11 +342,35 @@ cudaError_t launch(const Attention& a, cudaStream_t stream) {
           cudaSuccess) {
     return status;
   }
-  const std::int64_t rows = std::int64_t{a.tokens} * (a.heads / cache.kv_heads);
+
+  const int per_kv_head = a.heads / cache.kv_heads;
+  const std::int64_t rows = std::int64_t{a.tokens} * per_kv_head;
   const std::int64_t pieces = (rows + S::rows - 1) / S::rows * cache.kv_heads;
-  const dim3 grid(static_cast<unsigned>(pieces < processors ? pieces : processors));
-  return launch_overlapped(kernel, grid, 128 * (S::groups + 1), S::shared_bytes, stream, keys,
-                           values, a);
+  const std::int64_t tiles = (a.bound + S::positions - 1) / S::positions;
+  std::int64_t part_tiles = tiles;
+  if (a.invariant) {
+    part_tiles = invariant_positions / S::positions;
+  } else if (a.window == 0) {
+    // Where rows leave processors idle, parts of the cache keep them busy.
+    const std::int64_t parts = std::min(processors / pieces, tiles / fewest_tiles);
+    if (parts > 1) part_tiles = (tiles + parts - 1) / parts;
+  }
+  const std::int64_t parts = (tiles + part_tiles - 1) / part_tiles;
+  Split split{.tiles = static_cast<int>(part_tiles), .most = static_cast<int>(parts)};
+  split.peaks = split_space(a.workspace);
+  split.sums = reinterpret_cast<float*>(split.peaks + split_rows);
+  const std::int64_t most_tokens = parts == 1 ? a.tokens : split_rows / (parts * a.heads);
+  if (most_tokens == 0) return cudaErrorInvalidValue;
+  for (std::int64_t token = 0; token < a.tokens; token += most_tokens) {
+    Attention some = a;
+    some.tokens = static_cast<int>(std::min(most_tokens, a.tokens - token));
+    some.q += token * a.heads * S::head_size;
+    some.out += token * a.heads * S::head_size;
+    split.offset = static_cast<int>(token);
+    status = launch_tokens<S>(some, split, keys, values, processors, stream);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace

@@ -129,23 +129,24 @@ struct SoftmaxRows {
     }
   }
 
-  // out(half): where the row's head goes, or null.
-  template <class Row>
-  __device__ void store(Row out) {
+  // Makes `mass` the row's, and the sums averages if the row has seen all that it will.
+  __device__ void finish(bool divide) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float total = mass[half];
-      total += __shfl_xor_sync(0xffffffffu, total, 1);
-      total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const float inverse = 1.0f / total;
-      float* to = out(half);
-      if (to == nullptr) continue;
-      to += threadIdx.x % 4 * 2;
+      mass[half] += __shfl_xor_sync(0xffffffffu, mass[half], 1);
+      mass[half] += __shfl_xor_sync(0xffffffffu, mass[half], 2);
+      shrink[half] = divide ? 1.0f / mass[half] : 1.0f;
+    }
+    shrink_sums();
+  }
+
+  // This thread's share of row r + 8 * half.
+  __device__ void store(int half, float* to) const {
+    to += threadIdx.x % 4 * 2;
 #pragma unroll
-      for (int j = 0; j < head_size / 8; ++j) {
-        *reinterpret_cast<float2*>(to + 8 * j) =
-            make_float2(sums[4 * j + 2 * half] * inverse, sums[4 * j + 2 * half + 1] * inverse);
-      }
+    for (int j = 0; j < head_size / 8; ++j) {
+      *reinterpret_cast<float2*>(to + 8 * j) =
+          make_float2(sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]);
     }
   }
 };

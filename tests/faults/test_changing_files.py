@@ -75,15 +75,31 @@ def test_replacing_and_deleting_leave_a_loaded_model_alone(device: str, tmp_path
         assert model.logits([1, 2, 3]).tobytes() == expected
 
 
-def test_cutting_a_model_in_use_ends_in_a_bus_error_at_worst(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [cut, grow, touch, rewrite])
+def test_a_loaded_model_says_that_its_file_has_changed(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = Synthetic().write(tmp_path)
+    os.utime(path, ns=(10**18, 10**18))
+    with quantloom.load(path, device="cpu") as model, model.session() as session:
+        session.generate([1, 2, 3], max_new_tokens=2)
+        change(path)
+        for call in (model.generate, session.generate, model.logits):
+            with pytest.raises(FileError, match="changed on disk since it was opened"):
+                call([1, 2, 3])
+
+
+def test_a_cut_in_the_middle_of_a_generation_ends_in_a_bus_error_at_worst(tmp_path: Path) -> None:
     """What SECURITY.md does not promise: on the CPU the weights are read from the map."""
     path = Synthetic(embedding=256, feed_forward=1024).write(tmp_path)
     code = """
 model = quantloom.load(path, device="cpu")
-before = model.logits([1, 2, 3]).tobytes()
+stream = model.stream([1, 2, 3], max_new_tokens=100, ignore_eos=True)
+next(stream)
 os.truncate(path, 4096)
 try:
-    model.logits([1, 2, 3])
+    for piece in stream:
+        pass
 except quantloom.FileError:
     pass
 """

@@ -1,5 +1,4 @@
-// x in 16-bit floating point, each token scaled by a power of two so that its largest value lies in
-// [2^13, 2^14).
+// x as the kernels for several tokens read it.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -16,11 +15,17 @@ __device__ inline float power_of_two_scale(float largest) {
   return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
 }
 
-constexpr int half_threads = 512;
+// 16-bit fixed point with a step per token and piece of 256 columns, q = 256 * high + low, for
+// tiles of four tokens.
+struct FixedPoint {
+  std::uint8_t* values;  // [pieces][8 groups][tiles][4 tokens][high, low][32] int8
+  float* steps;          // [pieces][tiles][4]
+  float* sums;           // [pieces][scale groups][tiles][4] sums of q; null: not wanted
+};
 
-// One block per token. values: [columns / 32, rounded up to whole pieces][padded tokens][32]
-// halves; tokens from `tokens` on are zero. scales[token]: what a product must be multiplied by.
-void prepare_halves(const float* x, std::int64_t columns, int tokens, int padded_tokens,
-                    void* values, float* scales, bool overlap, cudaStream_t stream);
+// scale_group: 16 or 32. Columns behind the last and tokens from `tokens` on stay unwritten: they
+// meet weights that are not read or sums that nobody stores.
+void prepare_fixed_point(const float* x, int columns, int tokens, int tiles, int scale_group,
+                         const FixedPoint& to, bool overlap, cudaStream_t stream);
 
 }  // namespace quantloom::kernels

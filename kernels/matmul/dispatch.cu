@@ -246,7 +246,7 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 const char* matmul_kernel_name(const MatmulArguments& arguments) {
   DeviceLimits limits;
   if (device_limits(limits) && takes_wide(arguments, limits)) return "wide";
-  return arguments.tokens == 1 || arguments.invariant ? "stream-1" : "stream-16";
+  return arguments.tokens == 1 || arguments.invariant ? "stream-1" : "stream-8";
 }
 
 }  // namespace quantloom::kernels

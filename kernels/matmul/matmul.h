@@ -38,6 +38,7 @@ struct MatmulWeight {
   std::int64_t rows = 0;
   const float* bias = nullptr;  // [rows], or null
   float* out = nullptr;         // [tokens, rows]
+  bool operator==(const MatmulWeight&) const = default;
 };
 
 constexpr int matmul_most_weights = 3;
@@ -79,7 +80,7 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);
 
-// The kernel that matmul() would take, for explain(): "stream-1", "stream-16" or "wide".
+// The kernel that matmul() would take, for explain(): "stream-1", "stream-8" or "wide".
 const char* matmul_kernel_name(const MatmulArguments& arguments);
 
 }  // namespace quantloom::kernels

@@ -25,6 +25,7 @@
 #include <cstdint>
 
 #include "formats/list.h"
+#include "matmul/geometry.h"
 #include "matmul/store_quants.h"
 
 // The tensor-core steps, warp reductions and asynchronous copies of this room need compute
@@ -34,12 +35,6 @@
 #endif
 
 namespace quantloom::kernels {
-
-constexpr int strip_rows = 16;
-constexpr int piece_columns = 256;
-constexpr int piece_groups = 8;  // of 32 columns
-constexpr int planes_trailer =
-    16;  // bytes behind the last strip: the largest absolute weight as a float
 
 // Bytes of the block that are kept as they stand, in `parts` of equal size: an array
 // [blocks][parts][16 rows][bytes].
@@ -69,6 +64,46 @@ __device__ inline std::uint32_t shift_left(std::uint32_t w) {
   }
 }
 
+// A codebook on its way from global to shared memory: the reads are started before what else a
+// block has to wait for, the writes follow when they have come.
+template <class P>
+struct TableLoad {
+  static constexpr int units = P::table_bytes / 16, held = 8;
+  std::uint32_t words[held];
+
+  __device__ void read() {
+    if constexpr (units > 0) {
+#pragma unroll
+      for (int i = 0; i < held; ++i) words[i] = word(threadIdx.x + i * blockDim.x);
+    }
+  }
+  __device__ void write(std::uint8_t* table) const {
+    if constexpr (units > 0) {
+      auto* to = reinterpret_cast<uint4*>(table);
+      const auto put = [&](int unit, std::uint32_t w) {
+        if (unit < units) to[unit] = make_uint4(w, w, w, w);
+      };
+#pragma unroll
+      for (int i = 0; i < held; ++i) put(threadIdx.x + i * blockDim.x, words[i]);
+      for (int unit = threadIdx.x + held * blockDim.x; unit < units; unit += blockDim.x) {
+        put(unit, word(unit));
+      }
+    }
+  }
+
+ private:
+  __device__ static std::uint32_t word(int unit) {
+    return unit < units ? P::table_word(unit / 16, unit % 16) : 0;
+  }
+};
+
+template <class P>
+__device__ inline void load_table(std::uint8_t* table) {
+  TableLoad<P> load;
+  load.read();
+  load.write(table);
+}
+
 // Geometry common to all formats: first the packed quants, quant_bytes per group of 32 columns,
 // then the spans.
 template <class F, int quant_bytes_, Span... spans_>
@@ -79,8 +114,7 @@ struct PieceLayout {
   static constexpr Span spans[span_count] = {spans_...};
   static constexpr int group = F::group;
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
-  static constexpr int table_bytes = 0;       // shared memory for a codebook
-  __device__ static void load_table(std::uint8_t*) {}
+  static constexpr int table_bytes = 0;       // shared memory for a codebook (grid_planes.h)
   static constexpr int block_groups = F::elements / 32;
   static constexpr int piece_bytes = strip_rows * F::bytes * (piece_columns / F::elements);
   static_assert(quant_bytes * block_groups + strip_rows * (0 + ... + spans_.bytes) ==

@@ -1,37 +1,13 @@
-// One token: the weights are streamed once by persistent blocks, int8 tensor-core steps in exact
-// integers.
-//
-// x is written per group of 32 columns as 16-bit fixed point q = 256 * high + low with a float
-// scale. A step multiplies 16 rows x 32 columns by 8 columns, and only two (high and low) are in
-// use by one group; so four groups follow each other into one accumulator, each in two columns of
-// its own with zeros elsewhere, and lane t of a quad ends with the sums of group t. With scales per
-// 16 weights the columns hold half groups instead.
+// One token: the weights are streamed once by persistent blocks (one_token.cuh).
 #pragma once
 
+#include "matmul/one_token.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
 
 namespace quantloom::kernels {
 
 constexpr int batch_strips = 16;  // between two block-wide reductions
-
-template <bool is_signed>
-__device__ inline void multiply_int8(int c[4], const std::uint32_t a[4], std::uint32_t b0,
-                                     std::uint32_t b1) {
-  if constexpr (is_signed) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
 
 // Offsets into the dynamic shared memory.
 struct OneLayout {
@@ -40,47 +16,10 @@ struct OneLayout {
   int sums;     // [columns / scale group] float: scale * sum of q
   int partial;  // [batch_strips][warps][16] float
   int barriers;
-  int table;  // codebook of the format
   int ring;
   int bytes;
   int stages;
 };
-
-// Converts 128 columns: lane l holds four neighbours, eight lanes a group of 32.
-template <int scale_group, bool has_offset>
-__device__ inline void convert_columns(float4 x, int lane, std::int8_t* values, float* scales,
-                                       float* sums) {
-  constexpr unsigned all = 0xffffffffu;
-  // As integers the absolute values are ordered, with NaN above infinity above everything.
-  unsigned largest_bits = max(max(__float_as_uint(fabsf(x.x)), __float_as_uint(fabsf(x.y))),
-                              max(__float_as_uint(fabsf(x.z)), __float_as_uint(fabsf(x.w))));
-#pragma unroll
-  for (int i = 1; i < 8; i *= 2) {
-    largest_bits = max(largest_bits, __shfl_xor_sync(all, largest_bits, i));
-  }
-  const float largest = __uint_as_float(largest_bits);
-  const float inverse = largest > 1e-34f ? 32512.0f * __frcp_rn(largest) : 0.0f;
-  // An infinity or NaN gives q = 0 and an infinite or NaN step, so every sum with it is NaN.
-  const float step = largest <= 1e-34f ? 0.0f : largest * (1.0f / 32512.0f);
-  const int q0 = __float2int_rn(x.x * inverse), q1 = __float2int_rn(x.y * inverse),
-            q2 = __float2int_rn(x.z * inverse), q3 = __float2int_rn(x.w * inverse);
-  const int h0 = (q0 + 128) >> 8, h1 = (q1 + 128) >> 8, h2 = (q2 + 128) >> 8, h3 = (q3 + 128) >> 8;
-  const auto bytes = [](int a, int b, int c, int d) {
-    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
-  };
-  // The low byte of q itself is q - 256 * high.
-  std::int8_t* to = values + (lane >> 3) * 64 + (lane & 7) * 4;
-  *reinterpret_cast<std::uint32_t*>(to) = bytes(h0, h1, h2, h3);
-  *reinterpret_cast<std::uint32_t*>(to + 32) = bytes(q0, q1, q2, q3);
-  if ((lane & 7) == 0) scales[lane >> 3] = step;
-  if constexpr (has_offset) {
-    constexpr int lanes = scale_group / 4;
-    int sum = q0 + q1 + q2 + q3;
-#pragma unroll
-    for (int i = 1; i < lanes; i *= 2) sum += __shfl_xor_sync(all, sum, i);
-    if (lane % lanes == 0) sums[lane / lanes] = step * static_cast<float>(sum);
-  }
-}
 
 // Small pieces are fetched two at a time, which halves the cost of the ring per weight. Measured on
 // an H200, Q4_K, 14336 x 4096: 11.4 us; with one piece a slot and 16, 32 or two blocks of 16
@@ -89,58 +28,6 @@ template <class P>
 constexpr int slot_pieces = P::piece_bytes <= 2400 ? 2 : 1;
 constexpr int one_warps = 16;
 
-// 1 where a lane's column of the B operand belongs to step j of an accumulator, else 0: x is
-// multiplied by it, on the pipe for multiplications, because the one for logic is the busiest of
-// this kernel.
-struct OwnColumns {
-  std::uint32_t factor[4];
-  template <class P>
-  __device__ static OwnColumns of(int lane) {
-    const int g = lane >> 2, t = lane & 3;
-    OwnColumns own{};
-    for (int j = 0; j < 4; ++j) {
-      own.factor[j] =
-          P::group == 32 ? (g >> 1) == j : (g >> 2) == (j & 1) && ((g >> 1) & 1) == (t >> 1);
-    }
-    return own;
-  }
-};
-
-// Sums of one piece for rows g and g + 8, the lane's share.
-template <class P>
-__device__ __forceinline__ void multiply_piece(const std::uint8_t* piece, int n,
-                                               const std::int8_t* values, const float* scales,
-                                               const float* sums, const std::uint8_t* table,
-                                               int lane, const OwnColumns& own, float& sum_g,
-                                               float& sum_g8) {
-  const int g = lane >> 2, t = lane & 3;
-  // Four groups of 32 weights fill an accumulator, or two where scales are per 16.
-  constexpr int steps = P::group / 8;
-#pragma unroll
-  for (int quad = 0; quad < 8 / steps; ++quad) {
-    const int x_group = P::group == 32 ? 4 * quad + (g >> 1) : 2 * quad + (g >> 2);
-    const uint2 x = *reinterpret_cast<const uint2*>(values + x_group * 64 + (g & 1) * 32 + 8 * t);
-    int c[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int j = 0; j < steps; ++j) {
-      std::uint32_t a[4];
-      P::quants(piece, n, steps * quad + j, lane, a, table);
-      multiply_int8<P::is_signed>(c, a, x.x * own.factor[j], x.y * own.factor[j]);
-    }
-    const int group = P::group == 32 ? 4 * quad + t : 2 * quad + (t >> 1);
-    if (P::block_groups < 8 && group >= n) continue;
-    const float scale = scales[group];
-    const formats::Affine first = P::affine(piece, n, g, quad, t);
-    const formats::Affine second = P::affine(piece, n, g + 8, quad, t);
-    sum_g += first.scale * (scale * static_cast<float>(c[0] * 256 + c[1]));
-    sum_g8 += second.scale * (scale * static_cast<float>(c[2] * 256 + c[3]));
-    if constexpr (P::has_offset) {
-      const float sum = sums[4 * quad + t];
-      sum_g += first.offset * sum, sum_g8 += second.offset * sum;
-    }
-  }
-}
-
 template <class P>
 __global__ void __launch_bounds__(32 * one_warps, 1)
     stream_one_kernel(const __grid_constant__ StripList list, const float* x, int strips,
@@ -148,6 +35,8 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
 #if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
+  TableLoad<P> codebook;
+  codebook.read();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int groups = list.columns / 32;
   const int pieces = (groups + piece_groups - 1) / piece_groups;
@@ -163,7 +52,8 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   auto* scales = reinterpret_cast<float*>(shared + layout.scales);
   auto* sums = reinterpret_cast<float*>(shared + layout.sums);
   auto* partial = reinterpret_cast<float*>(shared + layout.partial);
-  const std::uint8_t* table = shared + layout.table;
+  // At the beginning, so that its address needs no addition in the loop.
+  const std::uint8_t* table = shared;
   constexpr int slot_bytes = slot_pieces<P> * P::piece_bytes;
   PieceRing ring(shared + layout.ring + warp * layout.stages * slot_bytes,
                  reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
@@ -185,23 +75,28 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     ring.fetch(fetch.at(), left < slot_bytes ? left : slot_bytes);
     fetch.next();
   };
-  for (int i = 0; i < layout.stages; ++i) fetch_next();
-  P::load_table(shared + layout.table);
-
+  // What the conversion of x waits for does not queue behind the whole ring.
+  fetch_next();
 #if defined(QL_BULK_COPY)
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
   const int chunks = pieces * 2;  // of 128 columns
   constexpr int held = 8;         // loads in flight per lane
-  for (int chunk = warp; chunk < chunks; chunk += held * warps) {
-    float4 part[held];
+  float4 part[held];
+  const auto load_x = [&](int chunk) {
 #pragma unroll
     for (int i = 0; i < held; ++i) {
       const int column = (chunk + i * warps) * 128 + lane * 4;
       part[i] = column < list.columns ? *reinterpret_cast<const float4*>(x + column)
                                       : make_float4(0, 0, 0, 0);
     }
+  };
+  load_x(warp);
+  for (int i = 1; i < layout.stages; ++i) fetch_next();
+  codebook.write(shared);
+  for (int chunk = warp; chunk < chunks; chunk += held * warps) {
+    if (chunk != warp) load_x(chunk);
 #pragma unroll
     for (int i = 0; i < held; ++i) {
       const int at = chunk + i * warps;
@@ -277,12 +172,12 @@ inline OneLayout one_layout(int columns, int warps, int slot_bytes, int scale_gr
     at += (bytes + 127) / 128 * 128;
     return start;
   };
+  take(table_bytes);
   layout.values = take(groups * 64);
   layout.scales = take(groups * 4);
   layout.sums = take(groups * 32 / scale_group * 4);
   layout.partial = take(batch_strips * warps * strip_rows * 4);
   layout.barriers = take(warps * 8 * 8);
-  layout.table = take(table_bytes);
   layout.ring = at;
   const int room = shared_limit - at;
   layout.stages = room / (warps * slot_bytes);

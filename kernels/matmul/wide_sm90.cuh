@@ -7,7 +7,10 @@
 
 #include "matmul/codebook_planes.h"
 #include "matmul/linear_planes.h"
-#include "matmul/stream_few.cuh"
+#include "matmul/activations.cuh"
+#include "matmul/halves.cuh"
+#include "matmul/ring.cuh"
+#include "matmul/strips.cuh"
 #include "matmul/wgmma_sm90.cuh"
 #include "matmul/wide.h"
 #include "matmul/wide_store.cuh"
@@ -74,7 +77,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     }
     mbarrier_init_fence();
   }
-  P::load_table(shared + layout.table);
+  load_table<P>(shared + layout.table);
   block_or_cluster_barrier<cluster>();
 
   if (warp >= consumer_warps) {

@@ -1,0 +1,98 @@
+// Weights of the planes widened to halves in registers, as the A operand of 16-bit steps.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "matmul/planes.h"
+
+namespace quantloom::kernels {
+
+// Four bytes (biased by 128 where signed) to two pairs of halves, exactly: 1024 + byte, less the
+// bias.
+template <bool is_signed>
+__device__ inline void widen_bytes(std::uint32_t word, __half2& low, __half2& high) {
+  if constexpr (is_signed) word ^= 0x80808080u;
+  const std::uint32_t a = __byte_perm(word, 0x64646464u, 0x4140);
+  const std::uint32_t b = __byte_perm(word, 0x64646464u, 0x4342);
+  const __half2 bias = __half2half2(__ushort_as_half(is_signed ? 0x6480 : 0x6400));
+  low = __hsub2(*reinterpret_cast<const __half2*>(&a), bias);
+  high = __hsub2(*reinterpret_cast<const __half2*>(&b), bias);
+}
+
+__device__ inline std::uint32_t half_bits(__half2 v) {
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+
+// Scale and offset of one row and group, each twice.
+template <class P>
+struct AffinePair {
+  __half2 scale;
+  __half2 offset;
+  __device__ std::uint32_t apply(__half2 v) const {
+    return half_bits(P::has_offset ? __hfma2(v, scale, offset) : __hmul2(v, scale));
+  }
+};
+
+// The four registers of int8 as the A operands of two m16n8k16 steps.
+template <class P>
+__device__ inline void widen_fragment(const std::uint32_t a[4], const AffinePair<P>& g,
+                                      const AffinePair<P>& g8, std::uint32_t first[4],
+                                      std::uint32_t second[4]) {
+  __half2 low, high;
+  widen_bytes<P::is_signed>(a[0], low, high);
+  first[0] = g.apply(low), first[2] = g.apply(high);
+  widen_bytes<P::is_signed>(a[1], low, high);
+  first[1] = g8.apply(low), first[3] = g8.apply(high);
+  widen_bytes<P::is_signed>(a[2], low, high);
+  second[0] = g.apply(low), second[2] = g.apply(high);
+  widen_bytes<P::is_signed>(a[3], low, high);
+  second[1] = g8.apply(low), second[3] = g8.apply(high);
+}
+
+template <class P>
+constexpr int piece_scales = piece_columns / P::group;  // per row
+template <class P>
+constexpr int affine_words = P::has_offset ? 2 : 1;
+// Rows are one word apart more than they hold, so that the eight rows of a read fall into different
+// banks.
+template <class P>
+constexpr int affine_row_words = (piece_scales<P> + 1) * affine_words<P>;
+
+// Every lane decodes the scales of its two rows' groups t, t + 4, ... for the warp.
+template <class P>
+__device__ inline void stage_affine(const std::uint8_t* piece, int n, int lane, float scale,
+                                    std::uint32_t* to) {
+  const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+  for (int quad = 0; quad < piece_scales<P> / 4; ++quad) {
+    const int group = 4 * quad + t;
+    if (P::block_groups < 8 && group * P::group >= n * 32) break;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = g + 8 * half;
+      const formats::Affine a = P::affine(piece, n, row, quad, t);
+      std::uint32_t* at = to + row * affine_row_words<P> + group * affine_words<P>;
+      at[0] = half_bits(__half2half2(__float2half_rn(a.scale * scale)));
+      if constexpr (P::has_offset) {
+        at[1] = half_bits(__half2half2(__float2half_rn(a.offset * scale)));
+      }
+    }
+  }
+  __syncwarp();
+}
+
+template <class P>
+__device__ inline AffinePair<P> read_affine(const std::uint32_t* from, int row, int group) {
+  const std::uint32_t* at = from + row * affine_row_words<P> + group * affine_words<P>;
+  AffinePair<P> pair;
+  if constexpr (P::has_offset) {
+    const uint2 w = *reinterpret_cast<const uint2*>(at);
+    pair.scale = *reinterpret_cast<const __half2*>(&w.x);
+    pair.offset = *reinterpret_cast<const __half2*>(&w.y);
+  } else {
+    pair.scale = *reinterpret_cast<const __half2*>(at);
+  }
+  return pair;
+}
+
+}  // namespace quantloom::kernels

@@ -156,20 +156,20 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
   double best = 0;
-  // Cycles of a block: per column, what a tile costs besides, and the sum over
-  // splits (measured on an H200).
+  // Cycles of a block, and of the sum over splits (fitted to an H200).
   for (const int tile : {16, 64, 128, 256}) {
     const int cluster = wide_cluster(tile), block_strips = wide_strips(tile) * cluster;
     const int clusters = std::max(1, processors / cluster);
     const int tiles = (strips + block_strips - 1) / block_strips * ((tokens + tile - 1) / tile);
-    const double per_column = tile == 256 ? 17.5 : tile == 128 ? 12.0 : tile == 64 ? 20.0 : 18.0;
+    const double per_column = tile == 256 ? 16.4 : tile == 128 ? 9.9 : tile == 64 ? 12.7 : 10.8;
+    const double besides = tile == 256 ? 12e3 : tile == 128 ? 8.5e3 : tile == 64 ? 8e3 : 2e3;
     const int fixed = wide_fixed_splits(columns, strips);
     const int most = invariant ? fixed : std::min(16, pieces);
     for (int splits = invariant ? fixed : 1; splits <= most; ++splits) {
       const int waves = (tiles * splits + clusters - 1) / clusters;
       const int columns_each = (pieces + splits - 1) / splits * piece_columns;
-      const double sums = splits == 1 ? 0.0 : 4000.0 + 4e-3 * splits * tokens * strips * strip_rows;
-      const double cycles = waves * (columns_each * per_column + 3000.0) + sums;
+      const double sums = splits == 1 ? 0.0 : 2.5e3 + 2e-3 * splits * tokens * strips * strip_rows;
+      const double cycles = waves * (columns_each * per_column + besides) + sums;
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
     }
   }

@@ -5,14 +5,9 @@
 // the same tokens: each fetches its share of x for all of them.
 #pragma once
 
-#include "matmul/codebook_planes.h"
-#include "matmul/linear_planes.h"
-#include "matmul/activations.cuh"
-#include "matmul/halves.cuh"
-#include "matmul/ring.cuh"
-#include "matmul/strips.cuh"
 #include "matmul/wgmma_sm90.cuh"
 #include "matmul/wide.h"
+#include "matmul/wide_decode.cuh"
 #include "matmul/wide_store.cuh"
 
 namespace quantloom::kernels {
@@ -58,7 +53,10 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
   constexpr int consumer_warps = wide_consumers(tile_tokens) / 32;
   constexpr int strips_here = wide_strips(tile_tokens);
   constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
-  constexpr bool shift_registers = tile_tokens >= 128;
+  // What the producer's warps give up: 168 or 96 registers a thread otherwise.
+  constexpr bool shift_registers = tile_tokens >= 64;
+  constexpr int producer_registers = tile_tokens >= 128 ? 40 : 24;
+  constexpr int consumer_registers = tile_tokens >= 128 ? 232 : 112;
   const int lane = threadIdx.x % 32, warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   const int rank = cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % cluster;
   const int first_item = static_cast<int>(blockIdx.x) / cluster;
@@ -77,11 +75,11 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     }
     mbarrier_init_fence();
   }
-  load_table<P>(shared + layout.table);
+  P::load_table(shared + layout.table);
   block_or_cluster_barrier<cluster>();
 
   if (warp >= consumer_warps) {
-    if constexpr (shift_registers) give_registers<40>();
+    if constexpr (shift_registers) give_registers<producer_registers>();
     if (warp == consumer_warps) {
       cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
@@ -110,8 +108,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       }
     }
   } else {
-    if constexpr (shift_registers) take_registers<232>();
-    const int t = lane & 3, g = lane >> 2;
+    if constexpr (shift_registers) take_registers<consumer_registers>();
     const std::int64_t strip_bytes =
         static_cast<std::int64_t>(list.columns / F::elements * F::bytes) * strip_rows;
     auto* affine = reinterpret_cast<std::uint32_t*>(shared + layout.affine) +
@@ -159,41 +156,53 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       float d[tile_tokens / 2];
 #pragma unroll
       for (int i = 0; i < tile_tokens / 2; ++i) d[i] = 0;
+      // While a chunk is multiplied, the next one is decoded, in halves between the steps: an
+      // instruction waits for its turn at the tensor cores and the warp with it.
+      std::uint32_t steps[2][4][4];
       int previous = -1;
+      int p = item.split * layout.split_pieces;
       const int end = last_piece(item.split);
+      const std::uint8_t* piece;
+      int n;
+      const auto decode = [&](int j, std::uint32_t(&first)[4], std::uint32_t(&second)[4]) {
+        decode_group<P>(piece, n, j, lane, affine, shared + layout.table, first, second);
+      };
+      const auto open_piece = [&] {
+        n = groups_of(p);
+        piece = ring.wait();
+        stage_scales<P>(piece, n, lane, weight_scale, affine);
+        decode(0, steps[0][0], steps[0][1]);
+        decode(1, steps[0][2], steps[0][3]);
+      };
+      open_piece();
 #pragma unroll 1
-      for (int p = item.split * layout.split_pieces; p < end; ++p) {
-        const int n = groups_of(p);
-        const std::uint8_t* piece = ring.wait();
-        stage_affine<P>(piece, n, lane, weight_scale, affine);
-#pragma unroll 1
-        for (int chunk = 0; chunk < 4; ++chunk) {
-          if (2 * chunk >= n) break;
-          const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes);
+      while (p < end) {
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int j = 2 * chunk + half;
-            std::uint32_t first[4] = {}, second[4] = {};
-            if (P::block_groups == 8 || j < n) {
-              std::uint32_t a[4];
-              P::quants(piece, n, j, lane, a, shared + layout.table);
-              const int scale_group = P::group == 32 ? j : 2 * j + (t >> 1);
-              widen_fragment<P>(a, read_affine<P>(affine, g, scale_group),
-                                read_affine<P>(affine, g + 8, scale_group), first, second);
-            }
-            if (half == 0) mbarrier_wait(full + 8 * stage, parity);
+        for (int chunk = 0; chunk < 4; ++chunk) {
+          if (P::block_groups == 8 || 2 * chunk < n) {
+            auto& now = steps[chunk % 2];
+            auto& next = steps[(chunk + 1) % 2];
+            mbarrier_wait(full + 8 * stage, parity);
+            const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes);
             wgmma_fence();
-            wgmma<tile_tokens>(d, first, b + half * 4);
-            wgmma<tile_tokens>(d, second, b + half * 4 + 2);
+            wgmma<tile_tokens>(d, now[0], b);
+            wgmma<tile_tokens>(d, now[1], b + 2);
             wgmma_commit();
             wgmma_wait<1>();
-            if (half == 0 && previous >= 0) release(previous);
+            if (previous >= 0) release(previous);
+            previous = stage;
+            if (++stage == layout.x_stages) stage = 0, parity ^= 1;
+            if (chunk < 3) decode(2 * chunk + 2, next[0], next[1]);
+            wgmma_fence();
+            wgmma<tile_tokens>(d, now[2], b + 4);
+            wgmma<tile_tokens>(d, now[3], b + 6);
+            wgmma_commit();
+            if (chunk < 3) decode(2 * chunk + 3, next[2], next[3]);
           }
-          previous = stage;
-          if (++stage == layout.x_stages) stage = 0, parity ^= 1;
         }
         ring.release();
         fetch_next();
+        if (++p < end) open_piece();
       }
       wgmma_wait<0>();
       if (previous >= 0) release(previous);

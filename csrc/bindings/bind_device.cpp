@@ -15,6 +15,7 @@
 #include "bindings/interpreter_lock.h"
 #include "device/exchange.h"
 #include "device/memory.h"
+#include "device/read_once.h"
 #include "device/runtime.h"
 #include "device/tensor.h"
 #include "formats/types.h"
@@ -251,6 +252,9 @@ void bind_device(py::module_& m) {
       .def("to_dlpack", &to_dlpack, py::arg("stream"), py::arg("versioned"), py::arg("copied"))
       .def("mark_shared", &device::hand_out_unordered);
 
+  m.def("read_once", &device::read_once, py::arg("tensor"), py::arg("sum"),
+        py::call_guard<quantloom::Unlocked>(),
+        "Reads a tensor and adds its words to a checksum by exclusive or, to time reading.");
   m.def("cuda_status", &status);
   m.def("cuda_devices", &devices);
   m.def("cuda_memory", &memory, py::arg("device"));

@@ -8,7 +8,7 @@ import numpy.typing
 import os
 import typing
 import typing_extensions
-__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'PackedMatrix', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'multiply', 'quantize', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
+__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'PackedMatrix', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'multiply', 'quantize', 'read_once', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
 class GGUFFile:
     """
     A mapped and validated GGUF file; keys and tensors go by position.
@@ -324,6 +324,10 @@ def multiply(x: Tensor, w: PackedMatrix, precision: str, out: Tensor) -> Tensor:
 def quantize(values: numpy.typing.NDArray[numpy.float32], format: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.uint8]:
     """
     Blocks of the values in a contiguous float32 array, as a flat uint8 array.
+    """
+def read_once(tensor: Tensor, sum: Tensor) -> None:
+    """
+    Reads a tensor and adds its words to a checksum by exclusive or, to time reading.
     """
 def sample(logits: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], history: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampler: dict) -> tuple:
     """

@@ -110,9 +110,35 @@ def test_bench() -> None:
     assert result["prefill"] > 0
     assert result["decode"] > 0
     assert len(result["decode_runs"]) == 2
+    assert 0 < result["gap_p50"] <= result["gap_p99"]
+    assert 0 <= result["thread_busy"] < 1.1
+    limits = result["limits"]
+    assert limits["read_bandwidth"] > 1e8
+    assert limits["decode"] == limits["read_bandwidth"] / (
+        limits["weight_bytes"] + limits["cache_bytes"]
+    )
+    assert result["decode_share"] == pytest.approx(result["decode"] / limits["decode"])
+    assert result["prefill_share"] == pytest.approx(result["prefill"] / limits["prefill"])
     too_long = run("bench", "--prompt-tokens", "100000")
     assert too_long.returncode == 1
     assert "do not fit" in too_long.stderr
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_bench_draws(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / f"bench.{ending}"
+    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
+    shown = good("bench", str(bundled_model()), *sizes, "--picture", str(picture))
+    assert "decode" in shown and "prefill" in shown
+    assert picture.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+def test_bench_names_what_a_picture_needs(tmp_path: Path) -> None:
+    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
+    refused = run("bench", *sizes, "--picture", str(tmp_path / "bench.bmp"))
+    assert refused.returncode == 1
+    assert "a picture ends in .png or .svg" in refused.stderr
 
 
 def test_perplexity(tmp_path: Path) -> None:

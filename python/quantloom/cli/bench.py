@@ -1,13 +1,16 @@
-"""`quantloom bench`: prefill and decode speed of a file on this machine."""
+"""`quantloom bench`: speed of a file on this machine, beside what the machine allows."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quantloom.cli.options import (
+    CacheType,
     Device,
     Json,
     ModelPath,
@@ -17,29 +20,92 @@ from quantloom.cli.options import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from quantloom.bench import BenchResult
+
 
 def bench(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="GGUF file, as with --model.")
+    ] = None,
     model: ModelPath = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 128,
     repeat: Annotated[int, typer.Option(help="Runs; the median counts.")] = 5,
     device: Device = "auto",
     precision: Precision = "exact",
+    cache_type: CacheType = "f16",
     threads: Threads = None,
     json: Json = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw where the time goes: a .png or .svg file.")
+    ] = None,
 ) -> None:
-    """Measure prefill and decode in tokens per second."""
+    """Measure prefill and decode, each with the limit that this machine sets it."""
     from quantloom.bench import bench as measure
 
+    start = time.perf_counter()
     with load_model(
-        model, device=device, precision=precision, threads=threads, quiet=json
+        path or model,
+        device=device,
+        precision=precision,
+        context_length=None,
+        cache_type=cache_type,
+        threads=threads,
+        quiet=json,
     ) as loaded:
+        load_seconds = time.perf_counter() - start
         result = measure(loaded, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeat=repeat)
-        where = str(loaded.device)
+        where, name = str(loaded.device), loaded.path.name
+    if picture is not None:
+        from quantloom.bench_picture import draw
+
+        draw(result, picture, f"{name} on {where}, {precision}")
     if json:
-        print_json({"device": where, "precision": precision, **asdict(result)})
+        figures = asdict(result)
+        del figures["gaps"]
+        figures["decode_share"], figures["prefill_share"] = (
+            result.decode_share,
+            result.prefill_share,
+        )
+        print_json(
+            {
+                "file": name,
+                "device": where,
+                "precision": precision,
+                "load_seconds": load_seconds,
+                **figures,
+            }
+        )
         return
-    typer.echo(f"{where}, {precision}, median of {repeat}")
-    typer.echo(f"prefill {result.prompt_tokens:6} tokens  {result.prefill:10,.1f} tokens/s")
-    typer.echo(f"decode  {result.new_tokens:6} tokens  {result.decode:10,.1f} tokens/s")
-    typer.echo(f"first token after {result.time_to_first_token * 1000:,.1f} ms")
+    typer.echo(f"{name} on {where}, {precision}, median of {repeat}")
+    _print(result, load_seconds)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _print(result: BenchResult, load_seconds: float) -> None:
+    limits = result.limits
+    assert limits is not None
+    share = f"{result.decode_share:4.2f} of {limits.decode:,.0f}: " + (
+        f"{_bytes(limits.weight_bytes)} of weights and {_bytes(limits.cache_bytes)} of cache at "
+        f"{limits.read_bandwidth / 1e9:,.0f} GB/s"
+    )
+    typer.echo(f"decode  {result.new_tokens:6} tokens  {result.decode:10,.1f} tokens/s  {share}")
+    if limits.prefill is None:
+        share = f"no limit: {limits.product}"
+    else:
+        rate = (limits.product_rate or 0) / 1e12
+        share = f"{result.prefill_share:4.2f} of {limits.prefill:,.0f}: {limits.product} at "
+        share += f"{rate:,.1f} Tflop/s"
+    typer.echo(
+        f"prefill {result.prompt_tokens:6} tokens  {result.prefill:10,.1f} tokens/s  {share}"
+    )
+    typer.echo(f"first token after {1000 * result.time_to_first_token:,.1f} ms")
+    typer.echo(
+        f"between tokens: half within {1000 * result.gap_p50:,.2f} ms, 99 in 100 within "
+        f"{1000 * result.gap_p99:,.2f} ms; the caller's thread busy {result.thread_busy:.0%}"
+    )
+    typer.echo(f"loaded in {load_seconds:.2f} s; {_bytes(result.memory_bytes)} in use")

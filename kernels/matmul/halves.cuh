@@ -58,29 +58,6 @@ constexpr int affine_words = P::has_offset ? 2 : 1;
 template <class P>
 constexpr int affine_row_words = (piece_scales<P> + 1) * affine_words<P>;
 
-// Every lane decodes the scales of its two rows' groups t, t + 4, ... for the warp.
-template <class P>
-__device__ inline void stage_affine(const std::uint8_t* piece, int n, int lane, float scale,
-                                    std::uint32_t* to) {
-  const int g = lane >> 2, t = lane & 3;
-#pragma unroll
-  for (int quad = 0; quad < piece_scales<P> / 4; ++quad) {
-    const int group = 4 * quad + t;
-    if (P::block_groups < 8 && group * P::group >= n * 32) break;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = g + 8 * half;
-      const formats::Affine a = P::affine(piece, n, row, quad, t);
-      std::uint32_t* at = to + row * affine_row_words<P> + group * affine_words<P>;
-      at[0] = half_bits(__half2half2(__float2half_rn(a.scale * scale)));
-      if constexpr (P::has_offset) {
-        at[1] = half_bits(__half2half2(__float2half_rn(a.offset * scale)));
-      }
-    }
-  }
-  __syncwarp();
-}
-
 template <class P>
 __device__ inline AffinePair<P> read_affine(const std::uint32_t* from, int row, int group) {
   const std::uint32_t* at = from + row * affine_row_words<P> + group * affine_words<P>;

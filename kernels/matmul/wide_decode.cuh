@@ -3,8 +3,8 @@
 #pragma once
 
 #include "matmul/codebook_planes.h"
+#include "matmul/halves.cuh"
 #include "matmul/linear_planes.h"
-#include "matmul/stream_few.cuh"
 
 namespace quantloom::kernels {
 

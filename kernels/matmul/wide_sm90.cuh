@@ -1,10 +1,12 @@
-// Many tokens on Hopper. A block takes wide_rows rows and a tile of tokens.
-// Each of its consumer warps decodes the pieces of one strip into wgmma's A
-// registers, once per tile whatever its width; a producer warp copies x, which
-// stands swizzled in shared memory as the B operand. A cluster's blocks have
-// the same tokens: each fetches its share of x for all of them.
+// Many tokens on Hopper. A block takes wide_rows rows and a tile of tokens. Each of its consumer
+// warps decodes the pieces of one strip into wgmma's A registers, once per tile whatever its width;
+// a producer warp copies x, which stands swizzled in shared memory as the B operand. A cluster's
+// blocks have the same tokens: each fetches its share of x for all of them.
 #pragma once
 
+#include "matmul/activations.cuh"
+#include "matmul/ring.cuh"
+#include "matmul/strips.cuh"
 #include "matmul/wgmma_sm90.cuh"
 #include "matmul/wide.h"
 #include "matmul/wide_decode.cuh"
@@ -75,7 +77,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     }
     mbarrier_init_fence();
   }
-  P::load_table(shared + layout.table);
+  load_table<P>(shared + layout.table);
   block_or_cluster_barrier<cluster>();
 
   if (warp >= consumer_warps) {

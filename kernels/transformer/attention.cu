@@ -27,7 +27,7 @@ bool is_hopper() {
 
 bool fits_hopper(const Cache& cache) {
   const int size = cache.head_size;
-  return cache.type == CacheType::f16 && (size == 64 || size == 96 || size == 128 || size == 256) &&
+  return cache.type != CacheType::f32 && (size == 64 || size == 96 || size == 128 || size == 256) &&
          is_hopper();
 }
 #endif

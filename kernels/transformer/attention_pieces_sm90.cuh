@@ -3,6 +3,8 @@
 
 #include <climits>
 
+#include "device/hopper.cuh"
+#include "matmul/ring.cuh"
 #include "transformer/attention_softmax_sm90.cuh"
 #include "transformer/overlap.cuh"
 #include "transformer/reduce.cuh"
@@ -12,7 +14,7 @@ namespace quantloom::kernels {
 
 constexpr int stages = 2;
 
-template <int head_size_, int positions_, int groups_, int query_buffers_>
+template <int head_size_, int positions_, int groups_, int query_buffers_, bool q8_0_>
 struct Shape {
   static constexpr int head_size = head_size_;
   static constexpr int positions = positions_;  // of a tile
@@ -24,12 +26,19 @@ struct Shape {
   static constexpr int tile_bytes = blocks * Softmax::tile_block_bytes;
   static constexpr int query_bytes = blocks * Softmax::query_block_bytes;  // of a group
   static constexpr int alignment = 1024;                                   // of a swizzled tile
+  static constexpr bool q8_0 = q8_0_;
+  static constexpr int raw_bytes = q8_0 ? positions * head_size : 0;  // a tile before its decoding
   static constexpr int shared_bytes =
-      alignment + query_buffers * groups * query_bytes + 2 * stages * tile_bytes;
-  static constexpr int producer_registers = groups == 2 ? 56 : 32;
-  static constexpr int consumer_registers = groups == 2 ? 224 : 160;
-  static constexpr int query_batch = groups == 2 ? 4 : 1;  // 32-byte loads under way in a producer
-  static constexpr int query_threads = 96;                 // warps 1 to 3 of the producer warpgroup
+      alignment + query_buffers * groups * query_bytes + 2 * stages * tile_bytes + 2 * raw_bytes;
+  static constexpr int producer_registers = groups == 3 ? 32 : q8_0 ? 88 : 56;
+  static constexpr int consumer_registers = groups == 3 ? 160 : q8_0 ? 208 : 224;
+  // What a block starts with must cover both, or take_registers() waits for ever.
+  static constexpr int start_registers = 65536 / (128 * (groups + 1)) / 8 * 8;
+  static_assert(producer_registers + groups * consumer_registers <= (groups + 1) * start_registers);
+  // Threads of the producer warpgroup that bring queries, each with so many 32-byte loads under
+  // way.
+  static constexpr int query_threads = q8_0 ? 128 : 96;
+  static constexpr int query_batch = groups == 3 ? 1 : q8_0 ? 8 : 4;
 };
 
 // Rows are (token, query head of the kv head), in that order.
@@ -156,6 +165,93 @@ struct Sight {
     return sight;
   }
 };
+
+// Shared memory: buffers of queries, stages of keys, stages of values, each tile in swizzled blocks
+// of 64 columns. Barriers: full and empty for each stage of keys and values and buffer of queries.
+template <class S>
+struct Room {
+  std::uint8_t* base;
+  std::uint32_t address;
+  std::uint32_t barriers;
+  static constexpr int barrier_count = 4 * stages + 2 * S::query_buffers + 2;
+
+  __device__ std::uint32_t queries(int buffer, int group) const {
+    return address + (buffer * S::groups + group) * S::query_bytes;
+  }
+  __device__ std::uint32_t tile(bool is_value, int stage) const {
+    return queries(S::query_buffers, 0) + (is_value * stages + stage) * S::tile_bytes;
+  }
+  __device__ std::uint8_t* pointer(std::uint32_t to) const { return base + (to - address); }
+  __device__ std::uint32_t full(bool is_value, int stage) const {
+    return barriers + 8 * (is_value * stages + stage);
+  }
+  __device__ std::uint32_t empty(bool is_value, int stage) const {
+    return full(is_value, stage) + 8 * 2 * stages;
+  }
+  __device__ std::uint32_t queries_full(int buffer) const {
+    return barriers + 8 * (4 * stages + buffer);
+  }
+  __device__ std::uint32_t queries_empty(int buffer) const {
+    return queries_full(S::query_buffers + buffer);
+  }
+
+  // Where int8 arrives before its decoding.
+  __device__ std::uint32_t raw(bool is_value) const {
+    return tile(true, stages) + is_value * S::raw_bytes;
+  }
+  __device__ std::uint32_t raw_full(bool is_value) const {
+    return queries_empty(S::query_buffers + is_value);
+  }
+
+  __device__ void initialize() const {
+    mbarrier_init(raw_full(false), 1);
+    mbarrier_init(raw_full(true), 1);
+    for (int i = 0; i < 2 * stages; ++i) {
+      mbarrier_init(full(false, i), S::q8_0 ? 128 : 1);
+      mbarrier_init(empty(false, i), 4 * S::groups);
+    }
+    for (int i = 0; i < S::query_buffers; ++i) {
+      mbarrier_init(queries_full(i), S::query_threads);
+      mbarrier_init(queries_empty(i), 4 * S::groups);
+    }
+    mbarrier_init_fence();
+  }
+};
+
+// `count` rows of halves in swizzled blocks, scaled. `thread` of `threads` does its part, `batch`
+// pieces of 8 dimensions at a time. What stands where there is no row does not matter.
+template <class S, int batch>
+__device__ void store_queries(std::uint8_t* to, const Attention& a, const Rows& rows, int kv_head,
+                              int first_row, int count, int thread, int threads) {
+  constexpr int chunks = S::head_size / 8;
+  const float scale = a.scale * log2_e * (a.soft_cap > 0 ? 2.0f / a.soft_cap : 1.0f);
+  for (int start = thread; start < count * chunks; start += batch * threads) {
+    float4 x[batch][2];
+#pragma unroll
+    for (int b = 0; b < batch; ++b) {
+      const int i = start + b * threads;
+      const int row = min(first_row + i / chunks, rows.count - 1);
+      const float4* from = reinterpret_cast<const float4*>(
+          a.q + rows.head(kv_head, row) * S::head_size + i % chunks * 8);
+      x[b][0] = __ldg(from);
+      x[b][1] = __ldg(from + 1);
+    }
+#pragma unroll
+    for (int b = 0; b < batch; ++b) {
+      const int i = start + b * threads;
+      const int r = i / chunks;
+      const int chunk = i % chunks;
+      const uint4 halves = make_uint4(pack_halves(x[b][0].x * scale, x[b][0].y * scale),
+                                      pack_halves(x[b][0].z * scale, x[b][0].w * scale),
+                                      pack_halves(x[b][1].x * scale, x[b][1].y * scale),
+                                      pack_halves(x[b][1].z * scale, x[b][1].w * scale));
+      if (i >= count * chunks) break;
+      *reinterpret_cast<uint4*>(to + r / group_rows * S::query_bytes +
+                                chunk / 8 * S::Softmax::query_block_bytes +
+                                r % group_rows * row_bytes + (chunk % 8 ^ r % 8) * 16) = halves;
+    }
+  }
+}
 
 constexpr int adding_warps = 4;
 

@@ -7,91 +7,11 @@
 #include <algorithm>
 #include <climits>
 
-#include "device/hopper.cuh"
-#include "matmul/ring.cuh"
 #include "transformer/attention.cuh"
-#include "transformer/attention_pieces_sm90.cuh"
-#include "transformer/overlap.cuh"
+#include "transformer/attention_int8_sm90.cuh"
 
 namespace quantloom::kernels {
 namespace {
-
-// Shared memory: buffers of queries, stages of keys, stages of values, each tile in swizzled blocks
-// of 64 columns. Barriers: full and empty for each stage of keys and values and buffer of queries.
-template <class S>
-struct Room {
-  std::uint8_t* base;
-  std::uint32_t address;
-  std::uint32_t barriers;
-  static constexpr int barrier_count = 4 * stages + 2 * S::query_buffers;
-
-  __device__ std::uint32_t queries(int buffer, int group) const {
-    return address + (buffer * S::groups + group) * S::query_bytes;
-  }
-  __device__ std::uint32_t tile(bool is_value, int stage) const {
-    return queries(S::query_buffers, 0) + (is_value * stages + stage) * S::tile_bytes;
-  }
-  __device__ std::uint8_t* pointer(std::uint32_t to) const { return base + (to - address); }
-  __device__ std::uint32_t full(bool is_value, int stage) const {
-    return barriers + 8 * (is_value * stages + stage);
-  }
-  __device__ std::uint32_t empty(bool is_value, int stage) const {
-    return full(is_value, stage) + 8 * 2 * stages;
-  }
-  __device__ std::uint32_t queries_full(int buffer) const {
-    return barriers + 8 * (4 * stages + buffer);
-  }
-  __device__ std::uint32_t queries_empty(int buffer) const {
-    return queries_full(S::query_buffers + buffer);
-  }
-
-  __device__ void initialize() const {
-    for (int i = 0; i < 2 * stages; ++i) {
-      mbarrier_init(full(false, i), 1);
-      mbarrier_init(empty(false, i), 4 * S::groups);
-    }
-    for (int i = 0; i < S::query_buffers; ++i) {
-      mbarrier_init(queries_full(i), S::query_threads);
-      mbarrier_init(queries_empty(i), 4 * S::groups);
-    }
-    mbarrier_init_fence();
-  }
-};
-
-// `count` rows of halves in swizzled blocks, scaled. `thread` of `threads` does its part, `batch`
-// pieces of 8 dimensions at a time. What stands where there is no row does not matter.
-template <class S, int batch>
-__device__ void store_queries(std::uint8_t* to, const Attention& a, const Rows& rows, int kv_head,
-                              int first_row, int count, int thread, int threads) {
-  constexpr int chunks = S::head_size / 8;
-  const float scale = a.scale * log2_e * (a.soft_cap > 0 ? 2.0f / a.soft_cap : 1.0f);
-  for (int start = thread; start < count * chunks; start += batch * threads) {
-    float4 x[batch][2];
-#pragma unroll
-    for (int b = 0; b < batch; ++b) {
-      const int i = start + b * threads;
-      const int row = min(first_row + i / chunks, rows.count - 1);
-      const float4* from = reinterpret_cast<const float4*>(
-          a.q + rows.head(kv_head, row) * S::head_size + i % chunks * 8);
-      x[b][0] = __ldg(from);
-      x[b][1] = __ldg(from + 1);
-    }
-#pragma unroll
-    for (int b = 0; b < batch; ++b) {
-      const int i = start + b * threads;
-      const int r = i / chunks;
-      const int chunk = i % chunks;
-      const uint4 halves = make_uint4(pack_halves(x[b][0].x * scale, x[b][0].y * scale),
-                                      pack_halves(x[b][0].z * scale, x[b][0].w * scale),
-                                      pack_halves(x[b][1].x * scale, x[b][1].y * scale),
-                                      pack_halves(x[b][1].z * scale, x[b][1].w * scale));
-      if (i >= count * chunks) break;
-      *reinterpret_cast<uint4*>(to + r / group_rows * S::query_bytes +
-                                chunk / 8 * S::Softmax::query_block_bytes +
-                                r % group_rows * row_bytes + (chunk % 8 ^ r % 8) * 16) = halves;
-    }
-  }
-}
 
 // One thread keeps the copy engine busy.
 template <class S>
@@ -285,8 +205,10 @@ __global__ void __launch_bounds__(128 * (S::groups + 1), 1)
   const Room<S> room{shared + padding, unaligned + padding, shared_address(barriers)};
   if (threadIdx.x == 0) {
     room.initialize();
-    prefetch_map(keys);
-    prefetch_map(values);
+    if constexpr (!S::q8_0) {
+      prefetch_map(keys);
+      prefetch_map(values);
+    }
   }
   __syncthreads();
   wait_for_previous();
@@ -294,7 +216,9 @@ __global__ void __launch_bounds__(128 * (S::groups + 1), 1)
   const Rows rows(a);
   if (threadIdx.x < 128) {
     give_registers<S::producer_registers>();
-    if (threadIdx.x == 0) {
+    if constexpr (S::q8_0) {
+      produce_decoded<S>(room, a, rows, split, first);
+    } else if (threadIdx.x == 0) {
       produce_tiles<S>(room, keys, values, a, rows, split, first);
     } else if (threadIdx.x >= 32) {
       produce_queries<S>(room, a, rows, split, first);
@@ -326,12 +250,14 @@ cudaError_t launch_tokens(const Attention& a, const Split& split, const CUtensor
 template <class S>
 cudaError_t launch(const Attention& a, cudaStream_t stream) {
   const Cache& cache = a.cache;
-  CUtensorMap keys, values;
-  if (!encode_half_boxes(cache.keys, S::head_size, cache.capacity, cache.kv_heads, S::positions,
-                         &keys) ||
-      !encode_half_boxes(cache.values, S::head_size, cache.capacity, cache.kv_heads, S::positions,
-                         &values)) {
-    return cudaErrorInvalidValue;
+  CUtensorMap keys{}, values{};
+  if constexpr (!S::q8_0) {
+    if (!encode_half_boxes(cache.keys, S::head_size, cache.capacity, cache.kv_heads, S::positions,
+                           &keys) ||
+        !encode_half_boxes(cache.values, S::head_size, cache.capacity, cache.kv_heads, S::positions,
+                           &values)) {
+      return cudaErrorInvalidValue;
+    }
   }
   cudaError_t status = cudaFuncSetAttribute(
       prefill_sm90<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::shared_bytes);
@@ -373,21 +299,27 @@ cudaError_t launch(const Attention& a, cudaStream_t stream) {
   return cudaSuccess;
 }
 
-}  // namespace
-
-cudaError_t attention_prefill_sm90(const Attention& arguments, cudaStream_t stream) {
+template <bool q8_0>
+cudaError_t launch_type(const Attention& arguments, cudaStream_t stream) {
   switch (arguments.cache.head_size) {
     case 64:
-      return launch<Shape<64, 128, 3, 2>>(arguments, stream);
+      return launch<Shape<64, 128, q8_0 ? 2 : 3, 2, q8_0>>(arguments, stream);
     case 96:
-      return launch<Shape<96, 128, 2, 2>>(arguments, stream);
+      return launch<Shape<96, 128, 2, 2, q8_0>>(arguments, stream);
     case 128:
-      return launch<Shape<128, 128, 2, 2>>(arguments, stream);
+      return launch<Shape<128, 128, 2, 2, q8_0>>(arguments, stream);
     case 256:
-      return launch<Shape<256, 64, 2, 1>>(arguments, stream);
+      return launch<Shape<256, 64, 2, 1, q8_0>>(arguments, stream);
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+}  // namespace
+
+cudaError_t attention_prefill_sm90(const Attention& arguments, cudaStream_t stream) {
+  return arguments.cache.type == CacheType::q8_0 ? launch_type<true>(arguments, stream)
+                                                 : launch_type<false>(arguments, stream);
 }
 
 }  // namespace quantloom::kernels

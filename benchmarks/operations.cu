@@ -1,5 +1,6 @@
 // Times the kernels around the matrix products at the shapes of Llama-3.1-8B, each in a replayed
-// graph of many launches over fresh memory, with the bytes that it must move.
+// graph of many launches over fresh memory, with the bytes that it must move. Attention is timed by
+// benchmark_attention.
 //   benchmark_operations            the table
 //   benchmark_operations --small    each kernel at small shapes, once, for compute-sanitizer
 #include <cuda_runtime.h>
@@ -339,13 +340,6 @@ int main(int count, char** words) {
     run_others();
     return 0;
   }
-  for (const int past : {511, 4095, 32767, 131071}) time_attention(f16, "f16", 1, past);
-  time_attention(q8_0, "q8_0", 1, 32767);
-  time_attention(f16, "f16", 8, 32760);
-  time_attention(f16, "f16", 512, 0);
-  time_attention(f16, "f16", 2048, 0);
-  time_attention(f16, "f16", 512, 7680);
-  time_attention(q8_0, "q8_0", 2048, 0);
   for (const int rows : {1, 512}) time_norm(rows);
   for (const int tokens : {1, 512}) time_rope(tokens);
   time_sample("sample, greedy", {}, -1);

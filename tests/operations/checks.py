@@ -202,7 +202,7 @@ def check_attention(
     q_norm = random.normal(1, 0.2, size).astype(np.float32) if normed else None
     k_norm = random.normal(1, 0.2, size).astype(np.float32) if normed else None
     scale = size**-0.5
-    result = runner(device).attend(
+    result = runner(device, head_size=max(size, 128)).attend(
         q, k, v, q_norm, k_norm, 1e-6, table, interleaved, cache_type, capacity,
         chunk or tokens, scale, soft_cap, window, past_k, past_v,
     )  # fmt: skip

@@ -48,7 +48,8 @@ def measure_quantloom(work: Work, precision: str) -> Speed:
         "path, precision, threads, prompt, new = sys.argv[1:]\n"
         "with quantloom.load(path, device='cpu', precision=precision, threads=int(threads),\n"
         "                    context_length=int(prompt) + int(new)) as model:\n"
-        "    result = bench(model, prompt_tokens=int(prompt), new_tokens=int(new), repeat=1)\n"
+        "    sizes = {'prompt_tokens': int(prompt), 'new_tokens': int(new)}\n"
+        "    result = bench(model, **sizes, repeat=1, limits=False)\n"
         "print(json.dumps([result.prefill, result.decode]))\n"
     )
     arguments = [str(work.path), precision, str(work.threads)]

@@ -1,10 +1,12 @@
 """Load time, memory, prefill and decode of models of well-known shapes with random weights.
 
-    python benchmarks/model.py                             # on a GPU, the models of the README
-    python benchmarks/model.py --models Llama-3.1-8B:Q8_0 --json benchmarks/results/model.json
+    python benchmarks/model.py                              # on a GPU, all of them
+    python benchmarks/model.py --models Llama-3.1-8B:Q8_0 --quick
+    python benchmarks/model.py --json benchmarks/results/model.json
 
-The limit of decode is the read bandwidth, measured by a copy inside the GPU, over the bytes of the
-weights that a token reads: all tensors but an embedding table that is not the head too.
+Each figure stands beside its limit, measured in the same run: for decode the bytes that a token
+reads (weights, and the cache where it is long) over the read bandwidth, for prefill the rate of
+bfloat16 cuBLAS on the model's own shapes, attention's operations counted.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,70 +29,130 @@ import synthetic
 
 import quantloom
 from quantloom import cuda
-from quantloom.bench import bench
+from quantloom.bench import bench, measure_limits, read_per_token
+from quantloom.ceilings import product_seconds, read_bandwidth
 
-MODELS = ["Llama-3.2-1B:Q4_K_M", "Llama-3.1-8B:Q4_K_M", "Qwen2.5-3B:Q4_K_M", "Qwen3-8B:Q4_K_M"]
-COPIES = 20
-
-
-def copy_bandwidth() -> float:
-    """Bytes read and written per second by copies of 4 GiB inside the GPU."""
-    tensor = quantloom.Tensor.empty((1 << 30,), device="cuda")
-    times = []
-    for _ in range(COPIES):
-        cuda.synchronize()
-        start = time.perf_counter()
-        copied = tensor.clone()
-        cuda.synchronize()
-        times.append(time.perf_counter() - start)
-        del copied
-    return 2 * tensor.nbytes / statistics.median(times)
-
-
-def read_bytes(model: quantloom.Model) -> int:
-    """Bytes of weights that one token reads."""
-    tensors = model.file.tensors
-    tied = "output.weight" not in tensors
-    return sum(t.nbytes for name, t in tensors.items() if tied or name != "token_embd.weight")
+MODELS = [
+    "Llama-3.1-8B:Q4_K_M",
+    "Llama-3.1-8B:Q8_0",
+    "Llama-3.1-8B:Q4_0",
+    "Llama-3.1-8B:Q5_K_M",
+    "Llama-3.1-8B:Q6_K",
+    "Qwen3-8B:Q4_K_M",
+    "Qwen2.5-3B:Q4_K_M",
+    "Llama-3.2-1B:Q4_K_M",
+    "Qwen3-0.6B:Q8_0",
+]
+PROMPTS = (512, 2048, 8192)
+NEW_TOKENS = 128
+NEW_TOKENS_LONG = 64
 
 
-def measure(path: Path, device: str, repeat: int, long: int) -> dict[str, Any]:
+_timed: dict[tuple[str, int, tuple[int, int]], float] = {}
+
+
+def products(
+    device: str, shapes: Iterable[tuple[int, int]], tokens: int
+) -> tuple[dict[tuple[int, int], float], str]:
+    """As product_seconds, each shape once in a run: models share them."""
+    wanted = set(shapes)
+    missing = {shape for shape in wanted if (device, tokens, shape) not in _timed}
+    found, by = product_seconds(device, missing, tokens)
+    _timed.update({(device, tokens, shape): seconds for shape, seconds in found.items()})
+    return {shape: _timed[device, tokens, shape] for shape in wanted}, by
+
+
+def load_times(path: Path, device: str) -> dict[str, Any]:
     on_gpu = device != "cpu"
-    loads, held = [], 0
-    for check_weights in (True, False, False, False):
+    seconds, held = [], 0
+    for check_weights in (True, False, False):
         gc.collect()
         before = cuda.memory().in_use if on_gpu else 0
         start = time.perf_counter()
-        model = quantloom.load(path, device=device, check_weights=check_weights)
-        loads.append(time.perf_counter() - start)
-        held = cuda.memory().in_use - before if on_gpu else 0
-        model.close()
-    context = max(2048 + 8, long + 64)
-    with quantloom.load(path, device=device, context_length=context) as model:
-        short = bench(model, prompt_tokens=512, new_tokens=128, repeat=repeat)
-        result = {
-            "file_bytes": path.stat().st_size,
-            "device_bytes": held,
-            "weights_of_file": held / model.weight_bytes if on_gpu else None,
-            "load_seconds": statistics.median(loads[1:]),
-            "load_seconds_with_check": loads[0],
-            "prefill_512": short.prefill,
-            "prefill_2048": bench(model, prompt_tokens=2048, new_tokens=2, repeat=repeat).prefill,
-            "decode": short.decode,
-            "read_bytes": read_bytes(model),
-        }
-        if long:
-            result[f"decode_at_{long}"] = decode_at(model, long)
-    return result
+        with quantloom.load(path, device=device, check_weights=check_weights) as model:
+            seconds.append(time.perf_counter() - start)
+            held = cuda.memory().in_use - before if on_gpu else 0
+            weights = model.weight_bytes
+    return {
+        "file_bytes": path.stat().st_size,
+        "device_bytes": held,
+        "weights_of_file": held / weights if on_gpu else None,
+        "load_seconds": min(seconds[1:]),
+        "load_seconds_with_check": seconds[0],
+    }
 
 
-def decode_at(model: quantloom.Model, position: int) -> float:
-    """New tokens per second after `position` tokens."""
+def prefill(
+    model: quantloom.Model, tokens: int, repeat: int, bandwidth: float, limits: bool
+) -> dict[str, Any]:
+    """Prompt tokens per second in the usual passes and in one, and what they could be."""
+    row: dict[str, Any] = {}
+    sizes = {"prompt_tokens": tokens, "new_tokens": 2, "repeat": repeat, "limits": False}
+    row["rate"] = bench(model, **sizes).prefill
+    if tokens > 512:
+        row["rate_in_one_pass"] = bench(model, **sizes, prefill_chunk=tokens).prefill
+        row["cost_of_passes"] = row["rate_in_one_pass"] / row["rate"] - 1
+    if limits:
+        found = measure_limits(model, tokens, 2, bandwidth, products)
+        row["limit"], row["product_rate"] = found.prefill, found.product_rate
+        row["share"] = row["rate"] / found.prefill if found.prefill else None
+    return row
+
+
+def decode(
+    model: quantloom.Model, prompt_tokens: int, repeat: int, bandwidth: float
+) -> dict[str, Any]:
+    """New tokens per second after a short prompt, as the caller sees them."""
+    result = bench(
+        model, prompt_tokens=prompt_tokens, new_tokens=NEW_TOKENS, repeat=repeat, limits=False
+    )
+    limit = bandwidth / read_per_token(model)
+    return {
+        "rate": result.decode,
+        "limit": limit,
+        "share": result.decode / limit,
+        "gap_p50": result.gap_p50,
+        "gap_p99": result.gap_p99,
+        "thread_busy": result.thread_busy,
+        "time_to_first_token": result.time_to_first_token,
+    }
+
+
+def decode_long(model: quantloom.Model, position: int, bandwidth: float) -> dict[str, Any]:
+    """New tokens per second after `position` tokens, the cache's bytes in the limit."""
     random = np.random.default_rng(1)
     prompt = random.integers(0, model.vocabulary_size, position).tolist()
+    rates = []
     with model.session() as session:
-        timings = session.generate(prompt, max_new_tokens=48, ignore_eos=True).timings
-    return (timings.new_tokens - 1) / timings.decode_seconds
+        for _ in range(3):  # after the first, the cache holds the prompt
+            timings = session.generate(
+                prompt, max_new_tokens=NEW_TOKENS_LONG, ignore_eos=True
+            ).timings
+            rates.append(timings.decode_rate)
+    cache = model.cache_bytes * (position + NEW_TOKENS_LONG // 2) // model.context_length
+    limit = bandwidth / (read_per_token(model) + cache)
+    rate = statistics.median(rates)
+    return {"position": position, "rate": rate, "limit": limit, "share": rate / limit}
+
+
+def measure(path: Path, arguments: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
+    device, repeat = arguments.device, arguments.repeat
+    result = load_times(path, device)
+    long = 0 if arguments.quick else arguments.long
+    prompts = PROMPTS[:1] if arguments.quick else PROMPTS[: arguments.prompts]
+    context = max(*prompts, 512, long) + NEW_TOKENS
+    with quantloom.load(path, device=device, context_length=context, check_weights=False) as model:
+        result["read_bytes"] = read_per_token(model)
+        result["decode_512"] = decode(model, 512, repeat, bandwidth)
+        result["prefill"] = {
+            str(tokens): prefill(
+                model, tokens, min(repeat, 3), bandwidth, not arguments.no_products
+            )
+            for tokens in prompts
+        }
+        if long:
+            result[f"decode_{long}"] = decode_long(model, long, bandwidth)
+    return result
 
 
 def commit() -> str:
@@ -100,53 +163,78 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
+def shown(entry: dict[str, Any] | None) -> str:
+    """Rate and share."""
+    if entry is None:
+        return ""
+    share = f" {entry['share']:.2f}" if entry.get("share") is not None else ""
+    return f"{entry['rate']:,.0f}{share}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS, help="NAME:MIX")
     parser.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where the files are written and kept")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--long", type=int, default=0, help="also decode after so many tokens")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--long", type=int, default=32768, help="also decode after so many tokens")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help=f"how many of {PROMPTS}")
+    parser.add_argument("--quick", action="store_true", help="prompts of 512 tokens only")
+    parser.add_argument("--no-products", action="store_true", help="no limits of prefill")
     parser.add_argument("--commit", help="what was built; by default what git says")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="models measured before are kept")
     arguments = parser.parse_args()
     on_gpu = arguments.device != "cpu"
-    ceilings = {"copy_bandwidth": copy_bandwidth()} if on_gpu else {}
-    if on_gpu:
-        print(f"copy inside the GPU: {ceilings['copy_bandwidth'] / 1e9:,.0f} GB/s")
-    rows: dict[str, dict[str, Any]] = {}
-    head = ("model", "GB", "load s", "memory", "prefill 512", "2048", "decode", "of limit")
-    print(("{:24}" + "{:>12}" * 7).format(*head))
+    bandwidth = read_bandwidth("cuda:0" if on_gpu else "cpu")
+    print(f"reading memory: {bandwidth / 1e9:,.0f} GB/s; rates in tokens/s with shares of limits")
+    long = f"decode {arguments.long}"
+    head = (
+        "model",
+        "load s",
+        "memory",
+        "decode 512",
+        *map(str, PROMPTS),
+        long,
+        "first ms",
+        "p99/p50",
+    )
+    print(("{:22}" + "{:>8}" * 2 + "{:>14}" * 5 + "{:>10}" * 2).format(*head))
+    kept: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        kept = json.loads(arguments.json.read_text()).get("models", {})
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         for entry in arguments.models:
             name, mix = entry.split(":")
             path = folder / f"{name}-{mix}.gguf"
             if not path.exists():
-                synthetic.write(path, name, mix, context=max(4096, arguments.long + 64))
-            row = measure(path, arguments.device, arguments.repeat, arguments.long)
-            if on_gpu:
-                row["decode_limit"] = ceilings["copy_bandwidth"] / row["read_bytes"]
-            share = f"{row['decode'] / row['decode_limit']:.2f}" if on_gpu else ""
+                synthetic.write(path, name, mix, context=max(16384, arguments.long + 1024))
+            row = measure(path, arguments, bandwidth)
+            row |= {"commit": arguments.commit or commit(), "read_bandwidth": bandwidth}
+            row["date"] = datetime.date.today().isoformat()
             memory = f"{row['weights_of_file']:.3f}" if on_gpu else ""
+            rates = [
+                shown(row["decode_512"]),
+                *(shown(row["prefill"].get(str(n))) for n in PROMPTS),
+            ]
+            rates.append(shown(row.get(f"decode_{arguments.long}")))
+            first = 1000 * row["decode_512"]["time_to_first_token"]
+            uneven = row["decode_512"]["gap_p99"] / row["decode_512"]["gap_p50"]
             print(
-                f"{entry:24}{row['file_bytes'] / 1e9:12.2f}{row['load_seconds']:12.2f}{memory:>12}"
-                f"{row['prefill_512']:12,.0f}{row['prefill_2048']:12,.0f}{row['decode']:12,.0f}"
-                f"{share:>12}",
+                f"{entry:22}{row['load_seconds']:8.2f}{memory:>8}"
+                + "".join(f"{rate:>14}" for rate in rates)
+                + f"{first:10.1f}{uneven:10.2f}",
                 flush=True,
             )
-            rows[entry] = row
+            kept[entry] = row
             if not arguments.folder:
                 path.unlink()
-    if arguments.json:
-        result = {
-            "date": datetime.date.today().isoformat(),
-            "commit": arguments.commit or commit(),
-            "device": cuda.devices()[0].name if on_gpu else platform.processor(),
-            "ceilings": ceilings,
-            "models": rows,
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+            if arguments.json:
+                result = {
+                    "device": cuda.devices()[0].name if on_gpu else platform.processor(),
+                    "models": kept,
+                }
+                arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

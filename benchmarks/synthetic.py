@@ -7,11 +7,14 @@ what a cache could notice. The tensor types follow the mixes that published file
 from __future__ import annotations
 
 import argparse
+import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,8 @@ Bytes = npt.NDArray[np.uint8]
 
 ALIGNMENT = 32
 DEVIATION = 0.02
-POOL_BYTES = 1 << 25  # random blocks made per tensor; longer tensors repeat them
+POOL_BYTES = 1 << 25  # of random blocks per tensor; longer tensors repeat them
+WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,18 @@ def _half(value: float) -> Bytes:
     return half
 
 
+@cache
+def _noise() -> Bytes:
+    words = np.random.default_rng(0).integers(0, 1 << 64, POOL_BYTES // 4, np.uint64)
+    noise: Bytes = words.view(np.uint8)
+    return noise
+
+
 def _random(rng: np.random.Generator, blocks: int, width: int) -> Bytes:
-    data: Bytes = np.frombuffer(rng.bytes(blocks * width), np.uint8).copy()
+    """A stretch of one long piece of noise, which costs no more than a copy."""
+    noise = _noise()
+    start = int(rng.integers(0, len(noise) - blocks * width + 1))
+    data: Bytes = noise[start : start + blocks * width].copy()
     return data.reshape(blocks, width)
 
 
@@ -159,6 +173,7 @@ class Tensor:
     rows: int  # 0: a vector
     format: Format
     ones: bool = False
+    offset: int = 0  # in the file, from the beginning of the data
 
     @property
     def nbytes(self) -> int:
@@ -171,7 +186,7 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def tensors(shape: Shape, mix: str) -> Iterator[Tensor]:
+def tensors(shape: Shape, mix: str, counting: bool = False) -> Iterator[Tensor]:
     """The tensors of a model in file order."""
     base = FORMATS[mix.removesuffix("_M")]
     better = FORMATS["Q6_K"]
@@ -181,7 +196,8 @@ def tensors(shape: Shape, mix: str) -> Iterator[Tensor]:
     q_width = shape.heads * shape.head_size
     kv_width = shape.kv_heads * shape.head_size
 
-    yield Tensor("token_embd.weight", shape.width, shape.vocabulary, head if shape.tied else base)
+    table = head if shape.tied or counting else base
+    yield Tensor("token_embd.weight", shape.width, shape.vocabulary, table)
     if not shape.tied:
         yield Tensor("output.weight", shape.width, shape.vocabulary, head)
     yield Tensor("output_norm.weight", shape.width, 0, vector, ones=True)
@@ -243,14 +259,23 @@ def _metadata(shape: Shape, mix: str, name: str, context: int) -> list[bytes]:
     return entries
 
 
-def _write_tensor(file: BinaryIO, tensor: Tensor, rng: np.random.Generator) -> None:
+def _pieces(tensor: Tensor, seed: list[int], counting: bool) -> Iterator[Bytes]:
+    """The bytes of a tensor: a pool of random blocks, again and again."""
     blocks = tensor.nbytes // tensor.format.bytes
     if tensor.ones:
-        file.write(np.ones(blocks, np.float32).tobytes())
+        yield np.ones(blocks, np.float32).view(np.uint8)
         return
-    pool = tensor.format.make(rng, min(blocks, POOL_BYTES // tensor.format.bytes))
-    for start in range(0, blocks, len(pool)):
-        file.write(pool[: blocks - start].data)
+    # An odd number of blocks, so that no two rows of a long tensor are the same.
+    count = min(blocks, POOL_BYTES // tensor.format.bytes - 1 | 1)
+    table = counting and tensor.name in ("token_embd.weight", "output.weight")
+    pool = tensor.format.make(np.random.default_rng([0] if table else seed), count)
+    if counting and tensor.name.endswith(("attn_output.weight", "ffn_down.weight")):
+        scale = slice(208, 210) if tensor.format is FORMATS["Q6_K"] else slice(0, 4)
+        pool[:, scale if tensor.format.elements == 256 else slice(0, 2)] = 0
+    if table and tensor.name == "token_embd.weight":
+        pool = np.roll(pool, -(tensor.columns // tensor.format.elements), axis=0)
+    for start in range(0, blocks, count):
+        yield pool[: blocks - start].reshape(-1)
 
 
 def write(
@@ -259,30 +284,44 @@ def write(
     mix: str = "Q4_K_M",
     context: int = 131072,
     seed: int = 0,
+    counting: bool = False,
 ) -> Path:
-    """Write the model `name` of SHAPES in the types of `mix` (a key of FILE_TYPES) to `path`."""
+    """Write the model `name` of SHAPES in the types of `mix` (a key of FILE_TYPES) to `path`.
+
+    `counting` makes a model whose layers add nothing, and whose embedding of token t is the head's
+    row t + 1 (of t itself where one table is both): so it counts, or repeats itself, at the speed
+    of any other model of this shape.
+    """
     shape = SHAPES[name]
-    table = list(tensors(shape, mix))
+    offset = 0
+    table = []
+    for tensor in tensors(shape, mix, counting):
+        table.append(replace(tensor, offset=offset))
+        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     metadata = _metadata(shape, mix, name, context)
     header = [b"GGUF" + struct.pack("<IQQ", 3, len(table), len(metadata)), *metadata]
-    offset = 0
     for tensor in table:
         sizes = [tensor.columns] + ([tensor.rows] if tensor.rows else [])
         header.append(
             _text(tensor.name)
             + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-            + struct.pack("<IQ", tensor.format.id, offset)
+            + struct.pack("<IQ", tensor.format.id, tensor.offset)
         )
-        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-
-    rng = np.random.default_rng(seed)
+    begin = b"".join(header)
+    begin += bytes(-len(begin) % ALIGNMENT)
+    _noise()
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
-        file.write(b"".join(header))
-        for tensor in table:
-            file.write(bytes(-file.tell() % ALIGNMENT))
-            _write_tensor(file, tensor, rng)
-        file.write(bytes(-file.tell() % ALIGNMENT))
+        file.truncate(len(begin) + offset)
+        os.pwrite(file.fileno(), begin, 0)
+
+        def fill(number: int) -> None:
+            at = len(begin) + table[number].offset
+            for piece in _pieces(table[number], [seed, number], counting):
+                at += os.pwrite(file.fileno(), piece.data, at)
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(fill, range(len(table))))
     return temporary.replace(path)
 
 

@@ -17,7 +17,13 @@ from quantloom.ceilings import product_seconds, read_bandwidth
 from quantloom.errors import DeviceError, InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
+
     from quantloom.model import Model, Session
+
+    Shape: TypeAlias = tuple[int, int]
+    Products: TypeAlias = Callable[[str, Iterable[Shape], int], tuple[dict[Shape, float], str]]
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,11 @@ def read_per_token(model: Model) -> int:
 
 
 def measure_limits(
-    model: Model, prompt_tokens: int, new_tokens: int, bandwidth: float | None = None
+    model: Model,
+    prompt_tokens: int,
+    new_tokens: int,
+    bandwidth: float | None = None,
+    products: Products = product_seconds,
 ) -> Limits:
     """What this machine allows for a model that lies on one device.
 
@@ -192,6 +202,7 @@ def measure_limits(
         prompt_tokens: before the first new token.
         new_tokens: after them.
         bandwidth: of reading, where it has been measured.
+        products: what times plain products.
     """
     bandwidth = bandwidth or read_bandwidth(model.device)
     weights = read_per_token(model)
@@ -199,7 +210,7 @@ def measure_limits(
     cache = model.cache_bytes * middle // model.context_length
     rate, prefill = None, None
     try:
-        rate, product = _product_rate(model, prompt_tokens)
+        rate, product = _product_rate(model, prompt_tokens, products)
         prefill = prompt_tokens * rate / prefill_operations(model, prompt_tokens)
     except DeviceError as error:
         product = str(error)
@@ -234,8 +245,8 @@ def prefill_operations(model: Model, tokens: int) -> float:
     return products + attention + 2 * model.vocabulary_size * model.embedding_length
 
 
-def _product_rate(model: Model, tokens: int) -> tuple[float, str]:
+def _product_rate(model: Model, tokens: int, products: Products) -> tuple[float, str]:
     shapes = _matrices(model)
-    seconds, product = product_seconds(model.device, shapes, tokens)
+    seconds, product = products(model.device, shapes, tokens)
     operations = 2 * tokens * sum(n * r * c for (r, c), n in shapes.items())
     return operations / sum(n * seconds[shape] for shape, n in shapes.items()), product

@@ -131,6 +131,12 @@ std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptio
   const Use use(*this, false);
   require_none_open();
   validate(options, vocabulary_);
+  if (options.speculate and model_->options().batch_invariant) {
+    throw Error(ErrorKind::invalid_argument,
+                "speculate computes several tokens in one pass, whose last bits batch_invariant "
+                "rules out",
+                "speculate");
+  }
   auto generation = std::make_unique<Generation>();
   generation->prompt = checked(prompt);
   model_->require_unchanged();

@@ -130,3 +130,12 @@ def test_every_instruction_set(kind: str, name: str, tmp_path: Path) -> None:
     # Where the kernels for few tokens sum in another order, the mode is what makes the difference.
     if name != "plain" and kind in ("Q4_K", "Q8_0"):
         assert len(bits[False]) > 1
+
+
+def test_speculation_is_refused(device: str, tmp_path: Path) -> None:
+    path = model_file(tmp_path, "Q4_0")
+    with quantloom.load(path, device=device, batch_invariant=True) as model:
+        with pytest.raises(quantloom.InvalidArgument, match="batch_invariant rules out") as caught:
+            model.generate([1, 2, 3], speculate="ngram")
+        assert caught.value.subject == "speculate"
+        assert len(model.generate([1, 2, 3], **GREEDY).tokens) == 12

@@ -223,7 +223,8 @@ void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Proje
                                                   .tokens = tokens,
                                                   .bias = output.bias,
                                                   .accumulate = accumulate,
-                                                  .out = output.out},
+                                                  .out = output.out,
+                                                  .invariant = batch_invariant_},
                                                  stream_);
   device::launch_check(weight.name.c_str(),
                        {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},

@@ -1,5 +1,7 @@
-// Matrix product straight from GGUF blocks as they stand in the file, in float32: the oracle of the
-// packed kernels, and what serves a matrix whose shape they do not take.
+// Matrix product straight from GGUF blocks as they stand in the file: the oracle of the packed
+// kernels, in float32, and what serves a matrix whose shape they do not take. F32, F16 and BF16
+// have kernels of their own where the columns are a multiple of 8: float32 up to 8 tokens, above on
+// the tensor cores with weights and x of 16 bits or more.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,9 +19,10 @@ struct RawMatmul {
   std::int64_t columns;  // whole blocks, and a multiple of 4
   const float* x;        // [tokens, columns]
   std::int64_t tokens;
-  const float* bias;  // [rows] or null
-  bool accumulate;    // out += instead of out =
-  float* out;         // [tokens, rows]
+  const float* bias;       // [rows] or null
+  bool accumulate;         // out += instead of out =
+  float* out;              // [tokens, rows]
+  bool invariant = false;  // the same bits of a token whatever the number of tokens
 };
 
 // Errors: cudaErrorInvalidValue for a format that is not in the list or columns that are not whole

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(32 * raw_warps) raw_matmul_kernel(RawMatmul a)
 }
 
 template <class F>
-cudaError_t launch_raw_matmul(const RawMatmul& a, cudaStream_t stream) {
+cudaError_t launch_raw_blocks(const RawMatmul& a, cudaStream_t stream) {
   if (a.columns % F::elements != 0 || a.columns % 4 != 0) return cudaErrorInvalidValue;
   if (a.rows == 0 || a.tokens == 0) return cudaSuccess;
   constexpr int many = 8;
@@ -77,7 +77,13 @@ cudaError_t launch_raw_matmul(const RawMatmul& a, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-#define QL_RAW_MATMUL_INSTANCE(F) \
-  template cudaError_t launch_raw_matmul<formats::F>(const RawMatmul&, cudaStream_t);
+template <class F>
+cudaError_t launch_raw_matmul(const RawMatmul& a, cudaStream_t stream);
+
+#define QL_RAW_MATMUL_INSTANCE(F)                                                      \
+  template <>                                                                          \
+  cudaError_t launch_raw_matmul<formats::F>(const RawMatmul& a, cudaStream_t stream) { \
+    return launch_raw_blocks<formats::F>(a, stream);                                   \
+  }
 
 }  // namespace quantloom::kernels

@@ -1,9 +1,9 @@
-#include "raw_matmul/raw_matmul_kernel.cuh"
+#include "raw_matmul/float_tiles.cuh"
 
 namespace quantloom::kernels {
 
-QL_RAW_MATMUL_INSTANCE(F32)
-QL_RAW_MATMUL_INSTANCE(F16)
-QL_RAW_MATMUL_INSTANCE(BF16)
+QL_FLOAT_MATMUL_INSTANCE(F32)
+QL_FLOAT_MATMUL_INSTANCE(F16)
+QL_FLOAT_MATMUL_INSTANCE(BF16)
 
 }  // namespace quantloom::kernels

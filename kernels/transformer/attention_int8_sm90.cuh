@@ -19,25 +19,13 @@ struct Int8Part {
   static __device__ int row() { return threadIdx.x / threads_per_row; }
   static __device__ int offset() { return threadIdx.x % threads_per_row * dimensions; }
 
-  // Of the part's groups of 32. Rows past `last` have none.
-  static __device__ void load_scales(const void* scales, std::int64_t tile_row, int rows,
-                                     std::uint32_t (&words)[scale_words]) {
+  // Of the part's groups of 32; none past the tile's `rows`.
+  static __device__ void fetch_scales(const void* scales, std::int64_t tile_row, int rows,
+                                      std::uint32_t (&words)[scale_words]) {
     if (row() >= rows) return;
-    const auto* from = static_cast<const std::uint16_t*>(scales) +
-                       (tile_row + row()) * (S::head_size / 32) + offset() / 32;
-    if constexpr (scale_count == 4) {
-      const uint2 both = __ldg(reinterpret_cast<const uint2*>(from));
-      words[0] = both.x;
-      words[1] = both.y;
-    } else if constexpr (scale_count == 2) {
-      words[0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
-    } else {
-#pragma unroll
-      for (int i = 0; i < scale_count; i += 2) {
-        words[i / 2] = __ldg(from + i);
-        if (i + 1 < scale_count) words[i / 2] |= std::uint32_t{__ldg(from + i + 1)} << 16;
-      }
-    }
+    load_scales<scale_count>(static_cast<const std::uint16_t*>(scales) +
+                                 (tile_row + row()) * (S::head_size / 32) + offset() / 32,
+                             words);
   }
 
   // The turn of the chunks differs from row to row, so that eight lanes read different banks.
@@ -83,8 +71,8 @@ __device__ void produce_decoded(const Room<S>& room, const Attention& a, const R
       bulk_copy(room.raw(is_value), plane + row * S::head_size, count * S::head_size,
                 room.raw_full(is_value));
     }
-    Part::load_scales(is_value ? cache.value_scales : cache.key_scales, row, count,
-                      scales[is_value]);
+    Part::fetch_scales(is_value ? cache.value_scales : cache.key_scales, row, count,
+                       scales[is_value]);
   };
   fetch(piece, 0, 0);
   fetch(piece, 0, 1);

@@ -54,6 +54,25 @@ __device__ inline uint4 scale_int8(uint2 quants, __half scale) {
   return scale_int8(quants, __half2half2(scale));
 }
 
+// `count` neighbouring scales, two to a word. Four stand at a multiple of 8 bytes, two of 4.
+template <int count>
+__device__ inline void load_scales(const std::uint16_t* from,
+                                   std::uint32_t (&words)[(count + 1) / 2]) {
+  if constexpr (count == 4) {
+    const uint2 both = __ldg(reinterpret_cast<const uint2*>(from));
+    words[0] = both.x;
+    words[1] = both.y;
+  } else if constexpr (count == 2) {
+    words[0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; i += 2) {
+      words[i / 2] = __ldg(from + i);
+      if (i + 1 < count) words[i / 2] |= std::uint32_t{__ldg(from + i + 1)} << 16;
+    }
+  }
+}
+
 // What a thread reads of 16 positions, as it stands in the cache.
 template <int head_size, bool q8_0>
 struct CachedTile {
@@ -130,20 +149,7 @@ struct CachedTile {
   static __device__ void read_scales(const void* scales, std::int64_t row,
                                      std::uint32_t (&words)[q8_0 ? scale_words : 1]) {
     constexpr int count = head_size / 32;
-    const auto* from = static_cast<const std::uint16_t*>(scales) + row * count;
-    if constexpr (count == 4) {
-      const uint2 both = __ldg(reinterpret_cast<const uint2*>(from));
-      words[0] = both.x;
-      words[scale_words - 1] = both.y;
-    } else if constexpr (count == 2) {
-      words[0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
-    } else {
-#pragma unroll
-      for (int i = 0; i < count; i += 2) {
-        words[i / 2] = __ldg(from + i);
-        if (i + 1 < count) words[i / 2] |= std::uint32_t{__ldg(from + i + 1)} << 16;
-      }
-    }
+    load_scales<count>(static_cast<const std::uint16_t*>(scales) + row * count, words);
   }
 };
 

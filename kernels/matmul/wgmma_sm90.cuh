@@ -1,5 +1,5 @@
-// wgmma with the weights as the A operand from registers: m64 x nN x k16,
-// halves, sums in float32. The instruction names every accumulator register.
+// wgmma with the weights as the A operand from registers: m64 x nN x k16, halves, sums in float32.
+// The instruction names every accumulator register.
 #pragma once
 
 #include <cstdint>
@@ -15,18 +15,9 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// A matrix [tokens][16] of halves in shared memory as core matrices of 8 tokens
-// x 16 bytes, no swizzle.
-__device__ inline std::uint64_t core_matrices(std::uint32_t address, std::uint32_t column_stride,
-                                              std::uint32_t token_stride) {
-  return static_cast<std::uint64_t>((address & 0x3ffffu) >> 4) |
-         static_cast<std::uint64_t>(column_stride >> 4) << 16 |
-         static_cast<std::uint64_t>(token_stride >> 4) << 32;
-}
-
-// A matrix [tokens][64] of halves in shared memory, 128 bytes per token, the
-// eight 16-byte parts of token i exchanged by exclusive or with i % 8; begins
-// at a multiple of 1024 bytes. A step of 16 columns further is 2 more.
+// A matrix [tokens][64] of halves in shared memory, 128 bytes per token, the eight 16-byte parts of
+// token i exchanged by exclusive or with i % 8; begins at a multiple of 1024 bytes. A step of 16
+// columns further is 2 more.
 __device__ inline std::uint64_t swizzled_matrix(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffffu) >> 4) | std::uint64_t{1} << 16 |
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
@@ -58,8 +49,7 @@ __device__ inline void block_or_cluster_barrier() {
   }
 }
 
-// At the barrier that stands at the same address in block `rank` of the
-// cluster.
+// At the barrier that stands at the same address in block `rank` of the cluster.
 template <int cluster>
 __device__ inline void mbarrier_arrive_at(std::uint32_t barrier, int rank) {
   if constexpr (cluster > 1) {
@@ -74,8 +64,7 @@ __device__ inline void mbarrier_arrive_at(std::uint32_t barrier, int rank) {
   }
 }
 
-// To the same address in every block of the cluster, whose own barriers count
-// the bytes.
+// To the same address in every block of the cluster, whose own barriers count the bytes.
 template <int cluster>
 __device__ inline void bulk_copy_to_all(std::uint32_t to, const void* from, std::uint32_t bytes,
                                         std::uint32_t barrier) {

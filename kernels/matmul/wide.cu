@@ -10,9 +10,9 @@ namespace {
 
 constexpr int image_threads = 256;
 
-// One block per token. Lane 4i + c of a warp takes core c of group i: four
-// pairs of columns, which it keeps between finding the largest value and
-// writing, for up to `held` spans of 256 columns a warp.
+// One block per token. Lane 4i + c of a warp takes core c of group i: four pairs of columns, which
+// it keeps between finding the largest value and writing, for up to `held` spans of 256 columns a
+// warp.
 template <int held>
 __global__ void __launch_bounds__(image_threads)
     image_kernel(const float* x, int columns, int tokens, int padded_tokens, __half* image,
@@ -174,8 +174,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
     }
   }
   plan.padded_tokens = (tokens + plan.tile_tokens - 1) / plan.tile_tokens * plan.tile_tokens;
-  // Behind the arrival counters of stream_few.cuh, which stay zero between
-  // calls.
+  // Behind the arrival counters of stream_few.cuh, which stay zero between calls.
   plan.bytes = few_most_strips * 4;
   const auto take = [&](std::size_t bytes) {
     const std::size_t start = plan.bytes;

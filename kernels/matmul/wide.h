@@ -1,5 +1,4 @@
-// The interface between the dispatcher and the Hopper kernels for many tokens
-// (wide_sm90.cuh).
+// The interface between the dispatcher and the Hopper kernels for many tokens (wide_sm90.cuh).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -11,12 +10,12 @@
 
 namespace quantloom::kernels {
 
-// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128
-// sums, which leaves room for two warpgroups only.
+// Rows of the weights per block. From 128 tokens on a thread holds 64 or 128 sums, which leaves
+// room for two warpgroups only.
 constexpr int wide_rows(int tile_tokens) { return tile_tokens >= 128 ? 128 : 256; }
 constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / strip_rows; }
-// Blocks that share their copies of x: 3% at 256 tokens and 14336 columns, a
-// loss for narrow tiles (measured on an H200).
+// Blocks that share their copies of x: 3% at 256 tokens and 14336 columns, a loss for narrow tiles
+// (measured on an H200).
 constexpr int wide_cluster(int tile_tokens) { return tile_tokens == 256 ? 2 : 1; }
 
 // From here on the wide kernel is faster than stream_few (measured on an H200).
@@ -26,8 +25,7 @@ struct WidePlan {
   int tile_tokens = 0;  // 16, 64, 128 or 256
   int splits = 1;       // of the columns
   int padded_tokens = 0;
-  std::size_t scales = 0, x = 0, sums = 0,
-              bytes = 0;  // offsets into the workspace
+  std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
 
 // Splits that depend on the matrix alone, for results that do not depend on the number of tokens:
@@ -40,16 +38,14 @@ inline int wide_fixed_splits(int columns, int strips) {
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
 
-// x as the B operand: [columns / 64][padded tokens][64 halves], swizzled
-// (wgmma_sm90.cuh) and scaled per token by a power of two whose inverse goes to
-// scales. Within a group of 32, the 16 bytes of core 2s + h hold columns 8t +
-// 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a lane's eight neighbours
-// of planes.h become two steps of 16.
+// x as the B operand: [columns / 64][padded tokens][64 halves], swizzled (wgmma_sm90.cuh) and
+// scaled per token by a power of two whose inverse goes to scales. Within a group of 32, the 16
+// bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a
+// lane's eight neighbours of planes.h become two steps of 16.
 MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
                            __half* image, float* scales, bool overlap, cudaStream_t stream);
 
-// Adds the splits' sums [splits][padded tokens][padded rows] and applies the
-// epilogue.
+// Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
                         int padded_rows, const float* sums, const float* scales,
                         cudaStream_t stream);

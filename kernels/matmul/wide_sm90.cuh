@@ -32,9 +32,8 @@ struct WideLayout {
   float* sums;  // [splits][padded tokens][row tiles * wide_rows]
 };
 
-// One cluster's share of the product: neighbouring row tiles (one per block), a
-// split of the columns, a tile of tokens. Tiles of tokens come first, so that
-// clusters at work share weights.
+// One cluster's share of the product: neighbouring row tiles (one per block), a split of the
+// columns, a tile of tokens. Tiles of tokens come first, so that clusters at work share weights.
 struct WideItem {
   int first_token, split, row_tile;
 };
@@ -221,8 +220,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
                 item.row_tile * rows_here + warp * strip_rows,
             padded_rows, list.tokens - item.first_token, lane);
       } else if (list.epilogue == MatmulEpilogue::gate_up) {
-        // Even warps hold the gate's strip, odd ones the same strip of the
-        // other weight.
+        // Even warps hold the gate's strip, odd ones the same strip of the other weight.
         store_pair<tile_tokens>(d, list, strip, stored, item.first_token, layout.scales, back, warp,
                                 lane,
                                 reinterpret_cast<float*>(shared + layout.pairs) +
@@ -232,8 +230,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       }
     }
   }
-  // Other blocks may still copy to this one's shared memory and arrive at its
-  // barriers.
+  // Other blocks may still copy to this one's shared memory and arrive at its barriers.
   if constexpr (cluster > 1) cluster_barrier();
 #endif
 }

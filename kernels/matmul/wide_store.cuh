@@ -1,6 +1,5 @@
-// What a warp of the wide kernel does with its 16 x tile_tokens sums. Lane 4g +
-// t holds, for each block of eight tokens, row g of tokens 2t and 2t + 1 and
-// the same of row g + 8.
+// What a warp of the wide kernel does with its 16 x tile_tokens sums. Lane 4g + t holds, for each
+// block of eight tokens, row g of tokens 2t and 2t + 1 and the same of row g + 8.
 #pragma once
 
 #include "matmul/strips.cuh"
@@ -74,8 +73,8 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
   }
 }
 
-// Two warps, an even one with the gate and the next with the other weight;
-// `pair` holds 16 rows x 16 tokens.
+// Two warps, an even one with the gate and the next with the other weight; `pair` holds 16 rows x
+// 16 tokens.
 template <int tile_tokens>
 __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const StripList& list,
                                   Strip strip, bool stored, int first_token, const float* scales,

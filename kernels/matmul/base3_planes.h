@@ -12,6 +12,7 @@ template <>
 struct Planes<formats::TQ1_0> : PieceLayout<formats::TQ1_0, 104, Span{52, 2, 1}> {
   static constexpr bool is_signed = false;
   static constexpr bool has_offset = true;
+  static constexpr int centre = 1;
   static constexpr int shared_at = 512, rest_at = 768;
 
   __device__ static std::uint32_t power_of_three(int n) {

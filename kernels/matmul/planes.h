@@ -114,6 +114,8 @@ struct PieceLayout {
   static constexpr Span spans[span_count] = {spans_...};
   static constexpr int group = F::group;
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
+  static constexpr int row8_position = 0;     // of their bytes' lowest bit
+  static constexpr int centre = 0;            // of the range of unsigned bytes (halves.cuh)
   static constexpr int table_bytes = 0;       // shared memory for a codebook (grid_planes.h)
   static constexpr int block_groups = F::elements / 32;
   static constexpr int piece_bytes = strip_rows * F::bytes * (piece_columns / F::elements);
@@ -155,6 +157,7 @@ struct LinearPlanes : PieceLayout<F, 64 * (low_bits + high_bits), spans_...> {
   static constexpr int row8_position = !is_signed && high_bits == 0 && low_bits < 8 ? low_bits : 0;
   static constexpr float row8_factor = 1.0f / (1 << row8_position);
   static constexpr bool has_offset = F::has_offset || bias != 0;
+  static constexpr int centre = is_signed ? 0 : bias != 0 ? bias : 1 << (bits - 1);
 
   __device__ static float row_factor(int row) { return row < 8 ? 1.0f : row8_factor; }
 

@@ -27,8 +27,9 @@ __device__ inline void stage_k_scales(const std::uint8_t* piece, int n, int lane
       return __uint_as_float(__byte_perm(bytes, 0x4b000000u, 0x7440u | t)) - 8388608.0f;
     };
     const auto put = [&](int group, std::uint32_t scales, std::uint32_t minimums) {
-      *reinterpret_cast<uint2*>(to + row * affine_row_words<P> + group * 2) =
-          make_uint2(twice(factor * value(scales)), twice(offset * value(minimums)));
+      const float own = factor * value(scales);
+      *reinterpret_cast<uint2*>(to + row * affine_row_words<P> + group * 2) = make_uint2(
+          twice(own), twice(centred_offset<P>(own, offset * value(minimums), half == 1)));
     };
     put(t, w.y & 0x3f3f3f3fu, w.z & 0x3f3f3f3fu);
     put(4 + t, (w.w & 0x0f0f0f0fu) | ((w.y >> 2) & 0x30303030u),
@@ -56,7 +57,8 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane, 
       const formats::Affine a = P::affine(piece, n, row, quad, t);
       std::uint32_t* at = to + row * affine_row_words<P> + group * affine_words<P>;
       if constexpr (P::has_offset) {
-        *reinterpret_cast<uint2*>(at) = make_uint2(twice(a.scale * scale), twice(a.offset * scale));
+        *reinterpret_cast<uint2*>(at) = make_uint2(
+            twice(a.scale * scale), twice(centred_offset<P>(a.scale, a.offset, half == 1) * scale));
       } else {
         *at = twice(a.scale * scale);
       }

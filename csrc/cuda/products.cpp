@@ -108,11 +108,12 @@ void Products::set_parts(ops::Buffer high, ops::Buffer rest) {
   rest_ = std::move(rest);
 }
 
-// More than one token is multiplied in halves. Ternary weights are exact in them, so that rounding
-// x is the whole error, and models of such weights enlarge it most (2.6e-3 in the logits of a test
-// model): there a second product adds what halves miss of x.
+// More than eight tokens are multiplied in halves, and all where results may not depend on their
+// number. Ternary weights are exact in them, so that rounding x is the whole error, and models of
+// such weights enlarge it most (2.6e-3 in the logits of a test model): there a second product adds
+// what halves miss of x.
 bool Products::in_two_parts(const ops::Weight& weight, std::int64_t tokens) const {
-  return (tokens > 1 || batch_invariant_) && precision_ == ops::Precision::exact &&
+  return (tokens > 8 || batch_invariant_) && precision_ == ops::Precision::exact &&
          (weight.format == formats::Format::tq1_0 || weight.format == formats::Format::tq2_0);
 }
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cuda/place.h"
 #include "cuda/products.h"
+#include "cuda/program.h"
 #include "cuda/replay.h"
 #include "dequantize/dequantize.h"
 #include "device/cuda_call.h"
@@ -62,6 +63,37 @@ kernels::Cache kernel_cache(const ops::CacheLayer& cache) {
           .value_scales = cache.value_scales};
 }
 
+kernels::RopeStore kernel_rope_store(const ops::RopeStore& a) {
+  return {.q = a.q,
+          .k = a.k,
+          .v = a.v,
+          .tokens = narrow_to_int32(a.positions.count, "tokens"),
+          .heads = a.heads,
+          .q_norm = a.q_norm.weight,
+          .k_norm = a.k_norm.weight,
+          .q_epsilon = a.q_norm.epsilon,
+          .k_epsilon = a.k_norm.epsilon,
+          .table = a.rope.table,
+          .dimensions = a.rope.dimensions,
+          .interleaved = a.rope.interleaved,
+          .first = a.positions.first,
+          .cache = kernel_cache(a.cache)};
+}
+
+kernels::Attention kernel_attention(const ops::Attention& a, void* workspace) {
+  return {.q = a.q,
+          .out = a.out,
+          .tokens = narrow_to_int32(a.positions.count, "tokens"),
+          .heads = a.heads,
+          .scale = a.scale,
+          .soft_cap = a.soft_cap,
+          .window = a.window,
+          .first = a.positions.first,
+          .bound = a.positions.bound,
+          .cache = kernel_cache(a.cache),
+          .workspace = workspace};
+}
+
 class CudaOperations final : public ops::Operations {
  public:
   CudaOperations(const device::Device& device, ops::Precision precision)
@@ -108,6 +140,7 @@ class CudaOperations final : public ops::Operations {
     products_.set_parts(allocate(bytes.activations, "activations in two parts"),
                         allocate(bytes.activations, "activations in two parts"));
     replay_.clear();
+    programs_.clear();
   }
   std::uint64_t reserved_bytes(const ops::Limits& limits) const override {
     const Reserved bytes = reserved(limits);
@@ -138,7 +171,7 @@ class CudaOperations final : public ops::Operations {
   }
   void replay(std::uint64_t key, const std::function<void()>& calls) override {
     const device::CurrentDevice current(device_);
-    replay_.run(key, stream_.get(), calls);
+    replay_.run(key, stream_.get(), [&] { run_step(calls); });
   }
 
   std::vector<ops::Buffer> place(std::span<Weight* const> weights,
@@ -150,6 +183,9 @@ class CudaOperations final : public ops::Operations {
   }
   std::string kernel_name(const Weight& weight) const override {
     if (weight.planes == nullptr) return weight.multiplied ? "raw blocks" : "embed";
+    if (weight.multiplied and program_serves(weight) and blocks_of_decode() != 0) {
+      return "decode program, stream-1";
+    }
     kernels::MatmulArguments a;
     a.format = weight.format;
     a.columns = weight.columns;
@@ -182,60 +218,39 @@ class CudaOperations final : public ops::Operations {
 
   void norm_project(const float* x, std::int64_t tokens, const ops::Norm& norm,
                     std::span<const ops::Projection> outputs) override {
+    if (stepped(tokens, [&] { program_.norm_project(x, norm, outputs); })) return;
     this->norm(x, tokens, outputs.front().weight->columns, norm, scratch(normed_));
     products_.run(scratch(normed_), tokens, outputs, false);
   }
 
   void rope_store(const ops::RopeStore& a) override {
     const std::int64_t tokens = a.positions.count;
+    if (stepped(tokens, [&] { program_.rope_store(kernel_rope_store(a)); })) return;
     launch("rope_store", {{"tokens", tokens}, {"heads", a.heads}, {"head_size", a.cache.head_size}},
-           [&] {
-             return kernels::rope_store({.q = a.q,
-                                         .k = a.k,
-                                         .v = a.v,
-                                         .tokens = narrow_to_int32(tokens, "tokens"),
-                                         .heads = a.heads,
-                                         .q_norm = a.q_norm.weight,
-                                         .k_norm = a.k_norm.weight,
-                                         .q_epsilon = a.q_norm.epsilon,
-                                         .k_epsilon = a.k_norm.epsilon,
-                                         .table = a.rope.table,
-                                         .dimensions = a.rope.dimensions,
-                                         .interleaved = a.rope.interleaved,
-                                         .first = a.positions.first,
-                                         .cache = kernel_cache(a.cache)},
-                                        stream_.get());
-           });
+           [&] { return kernels::rope_store(kernel_rope_store(a), stream_.get()); });
   }
 
   void attention(const ops::Attention& a) override {
     const std::int64_t tokens = a.positions.count;
+    if (stepped(tokens, [&] { program_.attention(kernel_attention(a, attention_.get())); })) return;
     launch("attention", {{"tokens", tokens}, {"heads", a.heads}, {"bound", a.positions.bound}},
            [&] {
-             return kernels::attention({.q = a.q,
-                                        .out = a.out,
-                                        .tokens = narrow_to_int32(tokens, "tokens"),
-                                        .heads = a.heads,
-                                        .scale = a.scale,
-                                        .soft_cap = a.soft_cap,
-                                        .window = a.window,
-                                        .first = a.positions.first,
-                                        .bound = a.positions.bound,
-                                        .cache = kernel_cache(a.cache),
-                                        .workspace = attention_.get(),
-                                        .invariant = batch_invariant_},
-                                       stream_.get());
+             kernels::Attention arguments = kernel_attention(a, attention_.get());
+             arguments.invariant = batch_invariant_;
+             return kernels::attention(arguments, stream_.get());
            });
   }
 
   void project_add(const float* x, std::int64_t tokens, const Weight& weight, const float* bias,
                    float* residual) override {
+    if (stepped(tokens, [&] { program_.project_add(x, weight, bias, residual); })) return;
     const ops::Projection output{.weight = &weight, .bias = bias, .out = residual};
     products_.run(x, tokens, {&output, 1}, true);
   }
 
   void norm_gate_up(const float* x, std::int64_t tokens, const ops::Norm& norm, const Weight& gate,
                     const Weight& up, ops::Activation activation, float* out) override {
+    if (stepped(tokens, [&] { program_.norm_gate_up(x, norm, gate, up, activation, out); })) return;
     this->norm(x, tokens, gate.columns, norm, scratch(normed_));
     if (products_.run_gated(scratch(normed_), tokens, gate, up, activation, out)) return;
     const std::array outputs{
@@ -259,6 +274,7 @@ class CudaOperations final : public ops::Operations {
   }
 
   void project(const float* x, std::int64_t tokens, const ops::Projection& output) override {
+    if (mode_ == Mode::listing) return program_.other("project");
     products_.run(x, tokens, {&output, 1}, false);
   }
   void add(const float* a, const float* b, std::int64_t count, float* out) override {
@@ -278,6 +294,27 @@ class CudaOperations final : public ops::Operations {
   void sample(const ops::Sample& arguments) override {
     launch("sample", {{"vocabulary", arguments.vocabulary}},
            [&] { return kernels::sample(arguments, sample_.get(), stream_.get()); });
+  }
+
+  StepProfile profile(const std::function<void()>& calls) {
+    run_step(calls);
+    StepProfile profile{.obstacle = program_.obstacle(), .operations = {}};
+    if (not profile.obstacle.empty()) return profile;
+    std::vector<std::uint64_t> times(program_.stamp_count());
+    stamps_ = allocate(times.size() * sizeof times[0], "times of a profile");
+    run_step(calls);
+    read(times.data(), stamps_.get(), times.size() * sizeof times[0]);
+    stamps_.reset();
+    const std::vector<kernels::DecodeStep>& steps = program_.steps();
+    const auto per_step = static_cast<std::ptrdiff_t>(times.size() / steps.size());
+    auto from = times.cbegin();
+    for (const kernels::DecodeStep& step : steps) {
+      profile.operations.push_back({.name = step_name(step),
+                                    .weight_bytes = step_bytes(step),
+                                    .times = {from, from + per_step}});
+      from += per_step;
+    }
+    return profile;
   }
 
  private:
@@ -305,9 +342,64 @@ class CudaOperations final : public ops::Operations {
 
   template <class Function>
   void launch(const char* name, std::initializer_list<device::Shape> shapes, Function function) {
+    if (mode_ == Mode::listing) return program_.other(name);
     const device::CurrentDevice current(device_);
     device::launch_check(name, shapes, stream_.get(), function());
   }
+
+  int blocks_of_decode() const {
+    const device::CurrentDevice current(device_);
+    return kernels::decode_blocks();
+  }
+
+  // One token's calls: collected first, so that the decode kernel runs them where it can, and by
+  // their own kernels elsewhere.
+  void run_step(const std::function<void()>& calls) {
+    struct Restore {
+      Mode& mode;
+      ~Restore() { mode = Mode::running; }
+    } const restore{mode_};
+    program_.clear();
+    if (batch_invariant_) program_.refuse("the sums are those of many tokens");
+    mode_ = Mode::listing;
+    calls();
+    mode_ = Mode::running;
+    if (not program_.obstacle().empty() or not choose_program()) return calls();
+    mode_ = Mode::in_program;
+    program_launched_ = false;
+    calls();
+  }
+
+  // The steps as they were uploaded before, or now.
+  bool choose_program() {
+    for (const Program& known : programs_) {
+      if (known.same_steps(program_)) {
+        program_ = known;
+        return true;
+      }
+    }
+    if (not program_.finish(device_, stream_.get())) return false;
+    programs_.push_back(program_);
+    return true;
+  }
+
+  // Whether a step's operation was taken down, or runs in the program.
+  template <class Function>
+  bool stepped(std::int64_t tokens, Function take_down) {
+    if (mode_ == Mode::running) return false;
+    if (tokens != 1) program_.refuse("a pass of several tokens");
+    if (mode_ == Mode::listing) {
+      take_down();
+    } else if (not program_launched_) {
+      launch("decode", {}, [&] {
+        return program_.launch(stream_.get(), static_cast<std::uint64_t*>(stamps_.get()));
+      });
+      program_launched_ = true;
+    }
+    return true;
+  }
+
+  enum class Mode { running, listing, in_program };
 
   device::Device device_;
   ops::Precision precision_;
@@ -318,12 +410,23 @@ class CudaOperations final : public ops::Operations {
   ops::Buffer attention_;
   ops::Buffer sample_;
   Replay replay_;
+  Mode mode_ = Mode::running;
+  Program program_;                // of the step at hand
+  std::vector<Program> programs_;  // that were uploaded
+  bool program_launched_ = false;
   bool batch_invariant_ = false;
+  ops::Buffer stamps_;  // of profile()
   std::vector<std::unique_ptr<device::Event>> marks_;
   std::uint64_t ticket_ = 0;
 };
 
 }  // namespace
+
+StepProfile profile_step(ops::Operations& operations, const std::function<void()>& calls) {
+  auto* here = dynamic_cast<CudaOperations*>(&operations);
+  if (here == nullptr) throw Error(ErrorKind::device, "a step's profile needs a GPU", "profile");
+  return here->profile(calls);
+}
 
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
                                                  ops::Precision precision) {

@@ -112,7 +112,8 @@ struct Attention {
   float* out = nullptr;  // [tokens, heads, head_size]
 };
 
-// The largest sizes that calls will have. After reserve() no operation allocates.
+// The largest sizes that calls will have. After reserve() no operation allocates, but replay() may
+// for the recording of a step that it has not seen.
 struct Limits {
   std::int64_t tokens = 0;   // per call
   std::int64_t width = 0;    // widest activation row

@@ -25,6 +25,7 @@ struct Cache {
   void* values;
   void* key_scales;
   void* value_scales;
+  bool operator==(const Cache&) const = default;
 };
 
 // out = x / sqrt(mean(x^2) + epsilon) * weight over each row (arXiv 1910.07467).
@@ -55,6 +56,7 @@ struct RopeStore {
   bool interleaved;
   const std::int32_t* first;  // position of token 0, in device memory
   Cache cache;
+  bool operator==(const RopeStore&) const = default;
 };
 cudaError_t rope_store(const RopeStore& arguments, cudaStream_t stream);
 
@@ -88,6 +90,7 @@ struct Attention {
                     // cache
   bool invariant = false;  // a token's bits do not depend on how many there are: the kernels of
                            // many tokens for any number
+  bool operator==(const Attention&) const = default;
 };
 // Bytes of workspace that any call with at most these sizes needs.
 std::int64_t attention_workspace_bytes(int head_size);

@@ -1,0 +1,45 @@
+// What a block keeps in shared memory beside the weights. All state that outlives a function is
+// here: what a thread keeps in local memory comes back through an L2 that is busy with weights.
+#pragma once
+
+#include "decode/attention_split.cuh"
+#include "decode/fetch.cuh"
+#include "decode/grid.cuh"
+#include "decode/step.cuh"
+
+namespace quantloom::kernels {
+
+struct Block {
+  RingState rings;
+  StepCopy steps[2];                     // this one and the next
+  StepCopy fetch_steps[fetch_warps][2];  // of the fetching warps, which are ahead
+  float squares[decode_warps];           // x's sums of squares before a norm
+  int position;
+  DecodeLayout layout;
+  std::uint64_t* stamps;  // thread 0's, of the step at hand, or null
+  AttentionSplit split;
+  AttentionItem item;
+  float2 angles[most_head_size / 2];    // of RoPE at the position: cosine, sine
+  float head_norms[2][most_head_size];  // weights of the norms of q and k
+
+  __device__ void stamp(int which) {
+    if (threadIdx.x == 0 && stamps != nullptr) stamps[which] = nanoseconds();
+  }
+};
+
+// Places in the dynamic shared memory at `base`.
+struct SharedX {
+  std::int8_t* values;
+  float* scales;
+  float* sums;
+  __device__ SharedX(const DecodeLayout& layout, std::uint8_t* base)
+      : values(reinterpret_cast<std::int8_t*>(base)),
+        scales(reinterpret_cast<float*>(base + layout.x_scales)),
+        sums(reinterpret_cast<float*>(base + layout.x_sums)) {}
+};
+
+__device__ inline float* partial_sums(const DecodeLayout& layout, std::uint8_t* base) {
+  return reinterpret_cast<float*>(base + layout.partial);
+}
+
+}  // namespace quantloom::kernels

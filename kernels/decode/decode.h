@@ -1,0 +1,99 @@
+// One token through a whole model in one kernel: a persistent block on each multiprocessor walks a
+// list of steps, with a barrier over the grid between a step and one that reads what it wrote. A
+// warp of each block streams the products' weights into shared memory ahead of their use, across
+// the steps' borders.
+//
+// Needs compute capability 9.0. Raw pointers; nothing here allocates or synchronizes.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "matmul/matmul.h"
+#include "transformer/transformer.h"
+
+namespace quantloom::kernels {
+
+enum class DecodeStepKind : std::int32_t { product, attention };
+
+// Which sums of x a format with offsets needs beside its quants.
+enum class XSums : std::int32_t { none, per_32, per_16 };
+
+// out = x * transpose(w) of one to three matrices of one format and width; see matmul.h.
+struct DecodeProduct {
+  formats::Format format = formats::Format::f32;
+  MatmulEpilogue epilogue = MatmulEpilogue::store;
+  MatmulActivation activation = MatmulActivation::silu;
+  int weight_count = 0;
+  int columns = 0;
+  const float* x = nullptr;
+  const float* norm = nullptr;  // [columns], or null for none:
+  float epsilon = 0;            // x / sqrt(mean(x^2) + epsilon) * norm is multiplied
+  MatmulWeight weights[matmul_most_weights];
+  // Filled in by decode_plan():
+  void* parts = nullptr;  // where x is an attention's output: its workspace, which has x in parts
+  int head_size = 0;      // where several blocks share a head's cache
+  XSums sums = XSums::none;
+  bool shares_x = false;  // with the step before, which has read and converted it
+  int share = 0;          // index of its first entry in DecodeProgram::shares
+  int pieces = 0;         // of a strip
+  int piece_bytes = 0;
+  int tail_bytes = 0;                   // of a strip's last piece
+  int first[matmul_most_weights] = {};  // strips before each weight
+  bool operator==(const DecodeProduct&) const = default;
+};
+
+// RoPE, the write of k and v to the cache, and attention of the token at position *attention.first.
+struct DecodeAttention {
+  RopeStore rope = {};
+  Attention attention = {};
+  bool operator==(const DecodeAttention&) const = default;
+};
+
+struct DecodeStep {
+  DecodeStepKind kind = DecodeStepKind::product;
+  DecodeProduct product;      // of one kind
+  DecodeAttention attention;  // of the other
+  bool operator==(const DecodeStep&) const = default;
+};
+
+// A block's part of a product: strips of 16 rows, in gate_up pairs of strips.
+struct DecodeShare {
+  std::uint16_t first;
+  std::uint16_t count;
+};
+
+// Offsets into a block's shared memory.
+struct DecodeLayout {
+  int x_scales = 0, x_sums = 0;  // behind x's values (matmul/one_token.cuh), which are at 0
+  int partial = 0;               // [strips of a share + warps][16] floats
+  int ring = 0, ring_bytes = 0;  // bytes per warp
+  int bytes = 0;
+};
+
+struct DecodeProgram {
+  const DecodeStep* steps = nullptr;    // device memory
+  const DecodeShare* shares = nullptr;  // device memory
+  int step_count = 0;
+  int blocks = 0;
+  DecodeLayout layout;
+  const std::int32_t* position = nullptr;  // of the token, device memory
+  int* barrier = nullptr;                  // two integers, zero before the first launch, left zero
+  std::uint64_t* stamps = nullptr;         // null, or [steps][blocks][decode_stamps] nanoseconds
+};
+constexpr int decode_stamps = 4;  // start, inputs there and converted, sums done, outputs written
+
+// Blocks of a program's launch on the current device; 0 where it has no such kernel.
+int decode_blocks();
+bool decode_serves(formats::Format format);
+bool decode_serves(const DecodeAttention& attention);
+
+// Completes the steps, writes step_count * decode_blocks() shares, and sets the sizes and the
+// layout of the program. Returns false where it does not fit the current device.
+bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program);
+
+cudaError_t decode(const DecodeProgram& program, cudaStream_t stream);
+
+}  // namespace quantloom::kernels

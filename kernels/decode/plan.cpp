@@ -1,0 +1,226 @@
+// How a program's work is given to blocks and what their shared memory holds.
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <queue>
+#include <vector>
+
+#include "decode/decode.h"
+#include "decode/formats.h"
+#include "decode/sizes.h"
+#include "formats/list.h"
+#include "matmul/geometry.h"
+
+namespace quantloom::kernels {
+namespace {
+
+struct Shape {
+  int block_bytes = 0, elements = 0, group = 0;
+  bool has_offset = false;
+};
+
+bool shape_of(formats::Format format, Shape& shape) {
+  switch (format) {
+#define QL_CASE(F)                                                                                \
+  case formats::F::format:                                                                        \
+    shape = {formats::F::bytes, formats::F::elements, formats::F::group, formats::F::has_offset}; \
+    return true;
+    QL_DECODE_FORMATS(QL_CASE)
+#undef QL_CASE
+    default:
+      return false;
+  }
+}
+
+struct Device {
+  int blocks = 0, shared_bytes = 0;
+};
+
+Device current_device() {
+  int device = 0, major = 0, cooperative = 0;
+  Device found;
+  const auto read = [&](int& value, cudaDeviceAttr attribute) {
+    return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess;
+  };
+  if (cudaGetDevice(&device) != cudaSuccess || !read(major, cudaDevAttrComputeCapabilityMajor) ||
+      !read(cooperative, cudaDevAttrCooperativeLaunch) || major != 9 || cooperative == 0 ||
+      !read(found.blocks, cudaDevAttrMultiProcessorCount) ||
+      !read(found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin)) {
+    return {};
+  }
+  return found;
+}
+
+int strips_of(const MatmulWeight& weight) {
+  return static_cast<int>((weight.rows + strip_rows - 1) / strip_rows);
+}
+
+bool complete(DecodeProduct& product, const DecodeStep* before) {
+  Shape shape;
+  if (!shape_of(product.format, shape) || product.columns % shape.elements != 0 ||
+      product.columns % 32 != 0) {
+    return false;
+  }
+  product.pieces = (product.columns + piece_columns - 1) / piece_columns;
+  product.piece_bytes = strip_rows * shape.block_bytes * (piece_columns / shape.elements);
+  product.tail_bytes = strip_rows * shape.block_bytes *
+                       ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
+  product.sums = !shape.has_offset   ? XSums::none
+                 : shape.group == 16 ? XSums::per_16
+                                     : XSums::per_32;
+  if (product.epilogue != MatmulEpilogue::gate_up) {
+    int strips = 0;
+    for (int i = 0; i < product.weight_count; ++i) {
+      product.first[i] = strips;
+      strips += strips_of(product.weights[i]);
+    }
+  }
+  // What the step before converted serves where it is the same x with the sums wanted.
+  if (before != nullptr && before->kind == DecodeStepKind::product) {
+    const DecodeProduct& other = before->product;
+    product.shares_x = other.x == product.x && other.norm == product.norm &&
+                       other.epsilon == product.epsilon && other.columns == product.columns &&
+                       other.epilogue == MatmulEpilogue::store &&
+                       product.epilogue == MatmulEpilogue::store &&
+                       (product.sums == XSums::none || product.sums == other.sums);
+  }
+  if (before != nullptr && before->kind == DecodeStepKind::attention &&
+      before->attention.attention.out == product.x && product.norm == nullptr) {
+    product.parts = before->attention.attention.workspace;
+    product.head_size = before->attention.attention.cache.head_size;
+  }
+  return true;
+}
+
+// Units, strips or pairs of them, that blocks share out.
+int units_of(const DecodeProduct& product) {
+  if (product.epilogue == MatmulEpilogue::gate_up) return strips_of(product.weights[0]);
+  int strips = 0;
+  for (int i = 0; i < product.weight_count; ++i) strips += strips_of(product.weights[i]);
+  return strips;
+}
+
+std::int64_t unit_bytes(const DecodeProduct& product) {
+  const std::int64_t strip =
+      static_cast<std::int64_t>(product.pieces - 1) * product.piece_bytes + product.tail_bytes;
+  return product.epilogue == MatmulEpilogue::gate_up ? 2 * strip : strip;
+}
+
+// Steps without a barrier between them are shared out together: the largest units first, each to
+// the block that has the fewest bytes.
+bool share_out(DecodeStep* steps, int count, int blocks, DecodeShare* shares) {
+  std::vector<DecodeProduct*> products;
+  for (int i = 0; i < count; ++i) products.push_back(&steps[i].product);
+  std::vector<int> order(products.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    return unit_bytes(*products[static_cast<std::size_t>(a)]) >
+           unit_bytes(*products[static_cast<std::size_t>(b)]);
+  });
+  using Load = std::pair<std::int64_t, int>;  // bytes, block
+  std::priority_queue<Load, std::vector<Load>, std::greater<>> loads;
+  for (int b = 0; b < blocks; ++b) loads.emplace(0, b);
+  for (const int i : order) {
+    const DecodeProduct& product = *products[static_cast<std::size_t>(i)];
+    const int units = units_of(product);
+    if (units > 65535) return false;
+    std::vector<int> counts(static_cast<std::size_t>(blocks));
+    for (int unit = 0; unit < units; ++unit) {
+      const Load least = loads.top();
+      loads.pop();
+      ++counts[static_cast<std::size_t>(least.second)];
+      loads.emplace(least.first + unit_bytes(product), least.second);
+    }
+    int first = 0;
+    for (int b = 0; b < blocks; ++b) {
+      const int own = counts[static_cast<std::size_t>(b)];
+      shares[product.share + b] = {static_cast<std::uint16_t>(first),
+                                   static_cast<std::uint16_t>(own)};
+      first += own;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int decode_blocks() { return current_device().blocks; }
+
+bool decode_serves(formats::Format format) {
+  Shape shape;
+  return shape_of(format, shape);
+}
+
+bool decode_serves(const DecodeAttention& a) {
+  const Cache& cache = a.attention.cache;
+  return a.attention.tokens == 1 && cache.type != CacheType::f32 &&
+         (cache.head_size == 32 || cache.head_size == 64 || cache.head_size == 96 ||
+          cache.head_size == 128) &&
+         a.rope.dimensions % 2 == 0 && a.rope.heads == a.attention.heads &&
+         a.rope.q == a.attention.q && a.rope.first == a.attention.first &&
+         a.rope.cache.keys == cache.keys && a.rope.cache.values == cache.values;
+}
+
+bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program) {
+  const Device device = current_device();
+  if (device.blocks == 0 || step_count == 0) return false;
+  int columns = piece_columns, most_bytes = 0, least_bytes = 1 << 20;
+  bool per_16 = false, has_attention = false;
+  for (int i = 0; i < step_count; ++i) {
+    if (steps[i].kind == DecodeStepKind::attention) {
+      has_attention = true;
+      // The next step adds the parts.
+      const DecodeStep* next = i + 1 < step_count ? &steps[i + 1] : nullptr;
+      if (next == nullptr || next->kind != DecodeStepKind::product ||
+          next->product.x != steps[i].attention.attention.out || next->product.norm != nullptr) {
+        return false;
+      }
+      continue;
+    }
+    DecodeProduct& product = steps[i].product;
+    product.share = i * device.blocks;
+    if (!complete(product, i > 0 ? &steps[i - 1] : nullptr)) return false;
+    columns = std::max(columns, product.pieces * piece_columns);
+    per_16 = per_16 || product.sums == XSums::per_16;
+    most_bytes = std::max(most_bytes, product.piece_bytes);
+    least_bytes = std::min(least_bytes, product.piece_bytes);
+  }
+  int strips = 0;
+  for (int i = 0; i < step_count;) {
+    if (steps[i].kind == DecodeStepKind::attention) {
+      ++i;
+      continue;
+    }
+    int count = 1;
+    while (i + count < step_count && steps[i + count].kind == DecodeStepKind::product &&
+           steps[i + count].product.shares_x) {
+      ++count;
+    }
+    if (!share_out(steps + i, count, device.blocks, shares)) return false;
+    for (int k = i; k < i + count; ++k) {
+      const DecodeProduct& product = steps[k].product;
+      for (int b = 0; b < device.blocks; ++b) {
+        const int own = shares[product.share + b].count;
+        strips = std::max(strips, product.epilogue == MatmulEpilogue::gate_up ? 2 * own : own);
+      }
+    }
+    i += count;
+  }
+
+  DecodeLayout& layout = program.layout;
+  const auto align = [](int at) { return (at + 127) / 128 * 128; };
+  layout.x_scales = 2 * columns;
+  layout.x_sums = layout.x_scales + columns / 8;
+  layout.partial = align(layout.x_sums + columns / (per_16 ? 4 : 8));
+  layout.ring = align(layout.partial + (strips + decode_warps) * strip_rows * 4);
+  if (has_attention) layout.ring = std::max(layout.ring, align(attention_scratch_bytes));
+  // A piece always finds room behind the pieces before it, and each has a barrier of its own.
+  layout.ring_bytes = (device.shared_bytes - decode_static_bytes - layout.ring) / decode_warps;
+  layout.ring_bytes = std::min(layout.ring_bytes / 128 * 128, ring_pieces * least_bytes);
+  layout.bytes = layout.ring + decode_warps * layout.ring_bytes;
+  program.step_count = step_count;
+  program.blocks = device.blocks;
+  return layout.ring_bytes >= 2 * most_bytes;
+}
+
+}  // namespace quantloom::kernels

@@ -1,0 +1,76 @@
+"""One token at a time on the GPU: the program of one kernel, and the kernels one by one, against
+passes of many tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quantloom
+from synthetic_model import VOCABULARY, Synthetic
+
+# Both ways round activations, each by at most what test_model allows against float64.
+BOUND = 1.6e-2
+NEW_TOKENS = 24
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def check(path: Path, length: int, **options: str) -> None:
+    prompt = np.random.default_rng(length).integers(0, VOCABULARY, length).tolist()
+    with quantloom.load(path, device="cuda", **options) as model:  # type: ignore[arg-type]
+        runs = []
+        for _ in range(2):
+            with model.session() as session:
+                runs.append(
+                    session.generate(
+                        prompt,
+                        max_new_tokens=NEW_TOKENS,
+                        temperature=0,
+                        ignore_eos=True,
+                        logprobs=0,
+                    )
+                )
+        first, second = runs
+        assert first.tokens == second.tokens
+        assert first.logprobs is not None and second.logprobs is not None
+        found = np.array([entry.logprob for entry in first.logprobs])
+        assert found.tolist() == [entry.logprob for entry in second.logprobs]
+        logits = np.asarray(model.logits([*prompt, *first.tokens[:-1]]))
+    table = log_softmax(logits)[length - 1 :]
+    expected = table[np.arange(NEW_TOKENS), first.tokens]
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert not np.isnan(error) and error <= BOUND, error
+
+
+@pytest.mark.parametrize("format", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+def test_formats(format: str, tmp_path: Path) -> None:
+    recipe = Synthetic(embedding=256, heads=4, head_size=64, feed_forward=768, format=format)
+    check(recipe.write(tmp_path), 20)
+
+
+# Up to 2,048 positions the program reads a head's cache in one to four parts; then the attention
+# kernel takes over.
+@pytest.mark.parametrize("length", [1, 127, 128, 300, 600, 1100, 2040, 2100])
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_context_lengths(length: int, cache_type: str, tmp_path: Path) -> None:
+    recipe = Synthetic(
+        embedding=256, heads=8, head_size=64, feed_forward=512, context=2304, format="Q8_0"
+    )
+    check(recipe.write(tmp_path), length, cache_type=cache_type)
+
+
+@pytest.mark.parametrize("head_size", [32, 64, 96, 128])
+@pytest.mark.parametrize("heads", [2, 6, 18])
+def test_heads(heads: int, head_size: int, tmp_path: Path) -> None:
+    recipe = Synthetic(
+        architecture="qwen3", embedding=256, heads=heads, head_size=head_size, feed_forward=256,
+        context=256, qk_norm=True, format="Q8_0",
+    )  # fmt: skip
+    check(recipe.write(tmp_path), 150)

@@ -229,6 +229,10 @@ def main() -> int:
             "start": round(host[0], 1),
             "end": round(host[1], 1),
             "peak": round(max(m[1] for m in memory) / MIB, 1),
+            "least_of_each_tenth": [
+                round(min(m[1] for m in memory[i : i + tenth]) / MIB, 1)
+                for i in range(0, len(memory), tenth)
+            ],
         },
         "device_mib": {
             "start": round(device[0], 1),

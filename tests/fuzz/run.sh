@@ -22,7 +22,7 @@ for target in ${targets[*]}; do
     *) echo "there is no target '$target'" >&2 && exit 1 ;;
   esac
   echo "fuzz $target: $(find "$work/$target" -type f | wc -l) files, then $seconds s"
-  "${run[@]}" "-max_total_time=$seconds" -seed=1 -timeout=10 -rss_limit_mb=2048 \
+  "${run[@]}" "-max_total_time=$seconds" -seed=1 -timeout=60 -rss_limit_mb=2048 \
     "-artifact_prefix=$build/found-$target-" -print_final_stats=1 "$work/$target" \
     >"$work/log" 2>&1 || { tail -n 60 "$work/log" && exit 1; }
   grep -E "^(Done|stat::number|stat::average|inputs)" "$work/log"

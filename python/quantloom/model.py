@@ -67,7 +67,8 @@ def load(
         batch_invariant: give a request the same bits however its prompt is cut into chunks and
             whatever prefix of it a session has in its cache. Short prompts and the ends of long
             ones then take the kernels of long ones, and a session computes anew what it generated
-            itself when that comes back in a prompt.
+            itself when that comes back in a prompt; decoding keeps its speed
+            (benchmarks/batch_invariant.py measures each). Excludes `speculate`.
         progress: called with bytes done and bytes in all; what it raises stops the load.
         verbose: False keeps "auto" silent.
 

@@ -43,9 +43,10 @@ class GenerationKeywords(TypedDict, total=False):
         ignore_eos: go on past the model's own end tokens.
         logprobs: give each token's log-probability and this many likeliest ones' (0 to 20).
         speculate: "ngram" drafts tokens from what followed the same words before, in the prompt or
-            in the output, and checks several in one pass; for plain greedy generation, without
-            penalties, bias or logprobs. A choice between logits closer than the rounding of such a
-            pass can move them is left to the usual one-token step. None, the default, is off.
+            in the output, and checks several in one pass; for plain greedy generation on the CPU,
+            without penalties, bias or logprobs. A choice between logits closer than the rounding of
+            such a pass can move them is left to the usual one-token step. DeviceError where layers
+            are on a GPU. None, the default, is off.
     """
 
     max_new_tokens: int

@@ -160,6 +160,8 @@ def test_the_first_product_packs_and_nothing_is_held_twice() -> None:
     for wrong in (Tensor(activations(3, 1024)), there(3, 512), w.to("cuda")):
         with pytest.raises(InvalidArgument):
             matmul(wrong, on_gpu)
+    del wrong
+    gc.collect()
     assert not on_gpu.is_packed
     y = matmul(x, on_gpu)
     assert on_gpu.is_packed

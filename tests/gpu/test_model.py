@@ -18,7 +18,7 @@ from synthetic_model import Synthetic
 
 # Products with quantized weights may err by 1e-3 each (1e-6 normalized mean square, the bound of
 # test_operations), which models of random weights add up and enlarge.
-RANDOM_BOUND = 8e-3
+RANDOM_BOUND = 4e-3
 
 SAMPLED = {
     "temperature": 0.9,
@@ -68,7 +68,8 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
     quantized = KINDS[kind].format != "F32"
     with quantloom.load(path, device="cuda", cache_type="f32") as model:
         error = relative_error(model.logits(tokens), expected)
-        assert error <= (RANDOM_BOUND if quantized else 1e-5), error
+        # Products of more than 8 tokens carry float weights and activations at 16 bits.
+        assert error <= (RANDOM_BOUND if quantized else 1e-4), error
     with quantloom.load(path, device="cuda") as model:
         error = relative_error(model.logits(tokens), expected)
         assert error <= (RANDOM_BOUND if quantized else BOUND), error

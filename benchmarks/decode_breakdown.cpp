@@ -166,6 +166,14 @@ int main(int count, char** values) {
       return 0;
     }
     print_profile(profile, gigabytes);
+    std::printf("\n%-24s", "pieces in flight a warp");
+    for (const int pieces : {0, 1, 2, 3, 4, 6}) {
+      cuda::set_decode_in_flight(operations, pieces);
+      const double time =
+          measure(3 + static_cast<std::uint64_t>(pieces), [&] { step(true, true); });
+      std::printf("  %s: %.1f", pieces == 0 ? "all" : std::to_string(pieces).c_str(), time);
+    }
+    std::printf("   (us a step)\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

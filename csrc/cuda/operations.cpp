@@ -296,6 +296,8 @@ class CudaOperations final : public ops::Operations {
            [&] { return kernels::sample(arguments, sample_.get(), stream_.get()); });
   }
 
+  void set_decode_in_flight(int pieces) { decode_in_flight_ = pieces; }
+
   StepProfile profile(const std::function<void()>& calls) {
     run_step(calls);
     StepProfile profile{.obstacle = program_.obstacle(), .operations = {}};
@@ -392,7 +394,8 @@ class CudaOperations final : public ops::Operations {
       take_down();
     } else if (not program_launched_) {
       launch("decode", {}, [&] {
-        return program_.launch(stream_.get(), static_cast<std::uint64_t*>(stamps_.get()));
+        return program_.launch(stream_.get(), static_cast<std::uint64_t*>(stamps_.get()),
+                               decode_in_flight_);
       });
       program_launched_ = true;
     }
@@ -415,6 +418,7 @@ class CudaOperations final : public ops::Operations {
   std::vector<Program> programs_;  // that were uploaded
   bool program_launched_ = false;
   bool batch_invariant_ = false;
+  int decode_in_flight_ = 0;
   ops::Buffer stamps_;  // of profile()
   std::vector<std::unique_ptr<device::Event>> marks_;
   std::uint64_t ticket_ = 0;
@@ -422,10 +426,22 @@ class CudaOperations final : public ops::Operations {
 
 }  // namespace
 
-StepProfile profile_step(ops::Operations& operations, const std::function<void()>& calls) {
+namespace {
+
+CudaOperations& on_gpu(ops::Operations& operations) {
   auto* here = dynamic_cast<CudaOperations*>(&operations);
   if (here == nullptr) throw Error(ErrorKind::device, "a step's profile needs a GPU", "profile");
-  return here->profile(calls);
+  return *here;
+}
+
+}  // namespace
+
+StepProfile profile_step(ops::Operations& operations, const std::function<void()>& calls) {
+  return on_gpu(operations).profile(calls);
+}
+
+void set_decode_in_flight(ops::Operations& operations, int pieces) {
+  on_gpu(operations).set_decode_in_flight(pieces);
 }
 
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,

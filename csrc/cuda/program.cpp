@@ -180,9 +180,10 @@ bool Program::finish(const device::Device& device, device::Stream stream) {
 
 bool Program::same_steps(const Program& other) const { return steps_ == other.steps_; }
 
-cudaError_t Program::launch(device::Stream stream, std::uint64_t* stamps) const {
+cudaError_t Program::launch(device::Stream stream, std::uint64_t* stamps, int in_flight) const {
   kernels::DecodeProgram program = program_;
   program.stamps = stamps;
+  program.in_flight = in_flight;
   return kernels::decode(program, stream);
 }
 

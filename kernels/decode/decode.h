@@ -82,6 +82,7 @@ struct DecodeProgram {
   const std::int32_t* position = nullptr;  // of the token, device memory
   int* barrier = nullptr;                  // two integers, zero before the first launch, left zero
   std::uint64_t* stamps = nullptr;         // null, or [steps][blocks][decode_stamps] nanoseconds
+  int in_flight = 0;  // most pieces of one warp's ring on their way at a time; 0: all that fit
 };
 constexpr int decode_stamps = 4;  // start, inputs there and converted, sums done, outputs written
 

@@ -87,6 +87,24 @@ __device__ inline std::uint32_t load_acquire(std::uint32_t shared) {
   return value;
 }
 
+// Whether the copy of piece number `count` of a ring has landed. It has not been asked for later
+// than a ring's turn after it was started, so its barrier is in that phase or the next.
+__device__ inline bool has_landed(std::uint32_t filled, std::uint32_t count) {
+#if defined(QL_BULK_COPY)
+  std::uint32_t done;
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(filled + 8 * (count % ring_pieces)), "r"(count / ring_pieces & 1)
+      : "memory");
+  return done != 0;
+#else
+  return true;
+#endif
+}
+
 // A fetching warp's whole work.
 __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t* ring,
                                      RingState& state, StepCopy (&copies)[2]) {
@@ -99,6 +117,7 @@ __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t*
   const std::uint32_t filled = shared_address(&state.filled[warp][0]);
   const std::uint32_t released = shared_address(&state.released[warp]);
   const int ring_bytes = program.layout.ring_bytes;
+  const auto in_flight = static_cast<std::uint32_t>(min(program.in_flight, ring_pieces));
 
   RingPlace place;
   for (int i = 0; i < program.step_count; ++i) {
@@ -125,6 +144,12 @@ __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t*
         if (place.passed + static_cast<std::uint32_t>(piece_bytes) - load_acquire(released) >
             static_cast<std::uint32_t>(ring_bytes)) {
           __nanosleep(64);
+          continue;
+        }
+        // What all multiprocessors have asked for stands in the memory's queues before what the
+        // consumers read: the step's inputs, and the barriers between steps.
+        if (in_flight != 0 && place.count >= in_flight &&
+            !has_landed(filled, place.count - in_flight)) {
           continue;
         }
         const int bytes = p + 1 == pieces ? tail_bytes : piece_bytes;

@@ -219,6 +219,7 @@ class CudaOperations final : public ops::Operations {
   void norm_project(const float* x, std::int64_t tokens, const ops::Norm& norm,
                     std::span<const ops::Projection> outputs) override {
     if (stepped(tokens, [&] { program_.norm_project(x, norm, outputs); })) return;
+    if (products_.run_normed(x, tokens, norm, outputs)) return;
     this->norm(x, tokens, outputs.front().weight->columns, norm, scratch(normed_));
     products_.run(scratch(normed_), tokens, outputs, false);
   }
@@ -251,8 +252,14 @@ class CudaOperations final : public ops::Operations {
   void norm_gate_up(const float* x, std::int64_t tokens, const ops::Norm& norm, const Weight& gate,
                     const Weight& up, ops::Activation activation, float* out) override {
     if (stepped(tokens, [&] { program_.norm_gate_up(x, norm, gate, up, activation, out); })) return;
+    const bool gates = products_.gates(gate, up, tokens, activation);
+    if (gates && products_.norms(gate, tokens)) {
+      return products_.run_gated(x, &norm, tokens, gate, up, activation, out);
+    }
     this->norm(x, tokens, gate.columns, norm, scratch(normed_));
-    if (products_.run_gated(scratch(normed_), tokens, gate, up, activation, out)) return;
+    if (gates) {
+      return products_.run_gated(scratch(normed_), nullptr, tokens, gate, up, activation, out);
+    }
     const std::array outputs{
         ops::Projection{.weight = &gate, .bias = nullptr, .out = out},
         ops::Projection{.weight = &up, .bias = nullptr, .out = scratch(scratch_)}};

@@ -14,11 +14,6 @@
 namespace quantloom::cuda {
 namespace {
 
-// Of gate and up in one kernel. In the kernel for many tokens the exchange between its warps takes
-// longer than the products: 430 and 1,800 us at 512 and 2,048 tokens, against 200 and 780 for the
-// products alone (28672 x 4096 Q4_K on an H200).
-constexpr std::int64_t most_gated_tokens = 16;
-
 kernels::MatmulActivation matmul_activation(ops::Activation activation) {
   switch (activation) {
     case ops::Activation::silu:
@@ -42,6 +37,8 @@ const char* reason(kernels::MatmulStatus status) {
       return "no kernel serves this type";
     case kernels::MatmulStatus::bad_shape:
       return "no kernel serves this shape";
+    case kernels::MatmulStatus::bad_operation:
+      return "its kernel has no such norm or activation";
     case kernels::MatmulStatus::small_workspace:
       return "the call is larger than what was reserved";
     case kernels::MatmulStatus::unsupported_device:
@@ -124,6 +121,11 @@ bool Products::in_two_parts(const ops::Weight& weight, std::int64_t tokens) cons
 
 void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
                    bool accumulate) {
+  run(x, nullptr, tokens, outputs, accumulate);
+}
+
+void Products::run(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                   std::span<const ops::Projection> outputs, bool accumulate) {
   while (!outputs.empty()) {
     const ops::Weight& first = *outputs.front().weight;
     std::size_t together = 1;
@@ -135,20 +137,45 @@ void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Pro
              outputs[together].weight->format == first.format) {
         ++together;
       }
-      from_planes(x, tokens, outputs.first(together), accumulate);
+      from_planes(x, norm, tokens, outputs.first(together), accumulate);
     }
     outputs = outputs.subspan(together);
   }
 }
 
-void Products::from_planes(const float* x, std::int64_t tokens,
-                           std::span<const ops::Projection> outputs, bool accumulate) {
-  const ops::Weight& first = *outputs.front().weight;
+kernels::MatmulArguments Products::arguments(const float* x, const ops::Norm* norm,
+                                             std::int64_t tokens,
+                                             const ops::Weight& weight) const {
   kernels::MatmulArguments a;
-  a.format = first.format;
-  a.columns = first.columns;
+  a.format = weight.format;
+  a.columns = weight.columns;
   a.tokens = tokens;
   a.x = x;
+  if (norm != nullptr) a.norm = norm->weight, a.epsilon = norm->epsilon;
+  a.precision = matmul_precision(precision_);
+  a.invariant = batch_invariant_;
+  return a;
+}
+
+bool Products::norms(const ops::Weight& weight, std::int64_t tokens) const {
+  if (weight.planes == nullptr || in_two_parts(weight, tokens)) return false;
+  const device::CurrentDevice current(device_);
+  return kernels::matmul_norms(arguments(nullptr, nullptr, tokens, weight));
+}
+
+bool Products::run_normed(const float* x, std::int64_t tokens, const ops::Norm& norm,
+                          std::span<const ops::Projection> outputs) {
+  for (const ops::Projection& output : outputs) {
+    if (!norms(*output.weight, tokens)) return false;
+  }
+  run(x, &norm, tokens, outputs, false);
+  return true;
+}
+
+void Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                           std::span<const ops::Projection> outputs, bool accumulate) {
+  const ops::Weight& first = *outputs.front().weight;
+  kernels::MatmulArguments a = arguments(x, norm, tokens, first);
   a.weight_count = static_cast<int>(outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     a.weights[i] = {outputs[i].weight->planes, outputs[i].weight->rows, outputs[i].bias,
@@ -174,29 +201,31 @@ void Products::from_planes(const float* x, std::int64_t tokens,
   launch(a, first);
 }
 
-bool Products::run_gated(const float* x, std::int64_t tokens, const ops::Weight& gate,
-                         const ops::Weight& up, ops::Activation activation, float* out) {
+bool Products::gates(const ops::Weight& gate, const ops::Weight& up, std::int64_t tokens,
+                     ops::Activation activation) const {
   if (gate.planes == nullptr || up.planes == nullptr || gate.format != up.format ||
-      tokens > most_gated_tokens || batch_invariant_ || in_two_parts(gate, tokens)) {
+      in_two_parts(gate, tokens)) {
     return false;
   }
-  kernels::MatmulArguments a;
-  a.format = gate.format;
-  a.columns = gate.columns;
-  a.tokens = tokens;
-  a.x = x;
+  kernels::MatmulArguments a = arguments(nullptr, nullptr, tokens, gate);
+  a.activation = matmul_activation(activation);
+  const device::CurrentDevice current(device_);
+  return kernels::matmul_gates(a);
+}
+
+void Products::run_gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                         const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
+                         float* out) {
+  kernels::MatmulArguments a = arguments(x, norm, tokens, gate);
   a.weight_count = 2;
   a.weights[0] = {gate.planes, gate.rows, nullptr, out};
   a.weights[1] = {up.planes, up.rows, nullptr, nullptr};
   a.epilogue = kernels::MatmulEpilogue::gate_up;
   a.activation = matmul_activation(activation);
   launch(a, gate);
-  return true;
 }
 
 void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
-  a.precision = matmul_precision(precision_);
-  a.invariant = batch_invariant_;
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
   a.overlap = launch_ == Launch::early;

@@ -36,13 +36,28 @@ class Products {
   void run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
            bool accumulate);
 
-  // out = activation(x gate^T) * (x up^T); false where the two do not go into one call.
-  bool run_gated(const float* x, std::int64_t tokens, const ops::Weight& gate,
-                 const ops::Weight& up, ops::Activation activation, float* out);
+  // Whether a product of so many tokens norms x itself, and whether it applies the activation to
+  // gate and up.
+  bool norms(const ops::Weight& weight, std::int64_t tokens) const;
+  bool gates(const ops::Weight& gate, const ops::Weight& up, std::int64_t tokens,
+             ops::Activation activation) const;
+
+  // run() of x normed; false, and nothing done, where not all products norm x themselves.
+  bool run_normed(const float* x, std::int64_t tokens, const ops::Norm& norm,
+                  std::span<const ops::Projection> outputs);
+  // out = activation(x gate^T) * (x up^T), of x normed where there is a norm; where gates(), and
+  // norms() if there is one.
+  void run_gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                 const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
+                 float* out);
 
  private:
-  void from_planes(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
-                   bool accumulate);
+  kernels::MatmulArguments arguments(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                                     const ops::Weight& weight) const;
+  void run(const float* x, const ops::Norm* norm, std::int64_t tokens,
+           std::span<const ops::Projection> outputs, bool accumulate);
+  void from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                   std::span<const ops::Projection> outputs, bool accumulate);
   void launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);

@@ -200,6 +200,17 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   return few_workspace(tokens, columns, strips).bytes;
 }
 
+bool matmul_norms(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  return device_limits(limits) && takes_wide(arguments, limits);
+}
+
+bool matmul_gates(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  return arguments.activation != MatmulActivation::gelu ||
+         (device_limits(limits) && !takes_wide(arguments, limits));
+}
+
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   const FormatKernels* kernels = find_kernels(arguments.format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
@@ -213,6 +224,10 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   DeviceLimits limits;
   if (!device_limits(limits)) return MatmulStatus::cuda_error;
   if (limits.capability < 80) return MatmulStatus::unsupported_device;
+  if ((arguments.norm != nullptr && !matmul_norms(arguments)) ||
+      (arguments.epilogue == MatmulEpilogue::gate_up && !matmul_gates(arguments))) {
+    return MatmulStatus::bad_operation;
+  }
   int strips = 0;
   StripList list = strip_list(arguments, strips);
 #if defined(QUANTLOOM_HAS_SM90)
@@ -222,9 +237,15 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
           wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
       auto* base = static_cast<std::uint8_t*>(arguments.workspace);
       const MatmulStatus status =
-          prepare_image(x, list.columns, list.tokens, plan.padded_tokens,
-                        reinterpret_cast<__half*>(base + plan.x),
-                        reinterpret_cast<float*>(base + plan.scales), arguments.overlap, stream);
+          prepare_image({.x = x,
+                         .norm = arguments.norm,
+                         .epsilon = arguments.epsilon,
+                         .columns = list.columns,
+                         .tokens = list.tokens,
+                         .padded_tokens = plan.padded_tokens,
+                         .image = reinterpret_cast<__half*>(base + plan.x),
+                         .scales = reinterpret_cast<float*>(base + plan.scales)},
+                        arguments.overlap, stream);
       if (status != MatmulStatus::done) return status;
       return find_wide(arguments.format)(list, strips, plan, arguments.workspace, limits.processors,
                                          stream);

@@ -15,6 +15,7 @@ enum class MatmulStatus {
   done,
   unsupported_format,  // no kernel for this format
   bad_shape,           // columns not a whole number of blocks, or a size below 1
+  bad_operation,       // a norm or an epilogue that this call's kernel does not have
   small_workspace,     // workspace_bytes() says how much
   cuda_error,          // cudaPeekAtLastError() says which
   unsupported_device,  // compute capability below 8.0
@@ -48,6 +49,10 @@ struct MatmulArguments {
   std::int64_t columns = 0;
   std::int64_t tokens = 0;
   const float* x = nullptr;  // [tokens, columns]
+  // [columns], or null for none: x / sqrt(mean(x^2) + epsilon) * norm is multiplied. Only where
+  // matmul_norms() says so.
+  const float* norm = nullptr;
+  float epsilon = 0;
   MatmulWeight weights[matmul_most_weights];
   int weight_count = 1;
   MatmulEpilogue epilogue = MatmulEpilogue::store;
@@ -77,6 +82,12 @@ MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
                     cudaStream_t stream);
 
 std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
+
+// Whether matmul() takes a norm in this call: where it writes x anew for its kernel anyway.
+bool matmul_norms(const MatmulArguments& arguments);
+// Whether matmul() has the epilogue gate_up for this call. The kernel for many tokens has no GELU by
+// the error function.
+bool matmul_gates(const MatmulArguments& arguments);
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);
 

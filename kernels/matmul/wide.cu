@@ -13,45 +13,85 @@ constexpr int image_threads = 256;
 // One block per token. Lane 4i + c of a warp takes core c of group i: four pairs of columns, which
 // it keeps between finding the largest value and writing, for up to `held` spans of 256 columns a
 // warp.
-template <int held>
-__global__ void __launch_bounds__(image_threads)
-    image_kernel(const float* x, int columns, int tokens, int padded_tokens, __half* image,
-                 float* scales) {
+template <int held, bool normed>
+__global__ void __launch_bounds__(image_threads) image_kernel(const __grid_constant__ WideImage a) {
 #if defined(QL_TENSOR_STEPS)
+  constexpr int warps = image_threads / 32, step = 8 * warps;
+  __shared__ unsigned largest_of_warp[warps];
+  __shared__ float squares_of_warp[warps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, core = lane % 4;
+  const int token = blockIdx.x;
+  const int groups = a.columns / 32, padded_groups = (groups + 1) / 2 * 2;
+  const float* row = a.x + static_cast<std::int64_t>(token) * a.columns;
+  const int first = warp * 8 + lane / 4;
+  using Pairs = float2[4];
+  const auto load = [&](const float* from, int group, Pairs& v) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      v[t] = token < a.tokens && group < groups
+                 ? *reinterpret_cast<const float2*>(from + group * 32 + 8 * t + 2 * core)
+                 : make_float2(0, 0);
+    }
+  };
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
-  constexpr int warps = image_threads / 32;
-  __shared__ unsigned largest_of_warp[warps];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, core = lane % 4;
-  const int token = blockIdx.x;
-  const int groups = columns / 32, padded_groups = (groups + 1) / 2 * 2;
-  const float* row = x + static_cast<std::int64_t>(token) * columns + 2 * core;
-  const auto load = [&](int group, float2(&v)[4]) {
+  Pairs kept[held];
+#pragma unroll
+  for (int i = 0; i < held; ++i) load(row, first + i * step, kept[i]);
+
+  float factor = 1.0f;
+  const auto norm = [&](int group, Pairs& v) {
+    Pairs weight;
+    load(a.norm, group, weight);
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      v[t] = token < tokens && group < groups
-                 ? *reinterpret_cast<const float2*>(row + group * 32 + 8 * t)
-                 : make_float2(0, 0);
+      v[t] = {v[t].x * factor * weight[t].x, v[t].y * factor * weight[t].y};
     }
   };
+  // What is not kept is read again each time.
+  const auto read = [&](int group, Pairs& v) {
+    load(row, group, v);
+    if constexpr (normed) norm(group, v);
+  };
+  if constexpr (normed) {
+    float squares = 0;
+    const auto add = [&](const Pairs& v) {
+#pragma unroll
+      for (int t = 0; t < 4; ++t) squares += v[t].x * v[t].x + v[t].y * v[t].y;
+    };
+#pragma unroll
+    for (int i = 0; i < held; ++i) add(kept[i]);
+    for (int group = first + held * step; group < groups; group += step) {
+      Pairs v;
+      load(row, group, v);
+      add(v);
+    }
+#pragma unroll
+    for (int i = 1; i < 32; i *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, i);
+    if (lane == 0) squares_of_warp[warp] = squares;
+    __syncthreads();
+    squares = 0;
+#pragma unroll
+    for (int i = 0; i < warps; ++i) squares += squares_of_warp[i];
+    factor = 1.0f / sqrtf(squares / static_cast<float>(a.columns) + a.epsilon);
+#pragma unroll
+    for (int i = 0; i < held; ++i) norm(first + i * step, kept[i]);
+  }
+
   unsigned largest = 0;
-  const auto take = [&](const float2(&v)[4]) {
+  const auto take = [&](const Pairs& v) {
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
       largest = max(largest, max(__float_as_uint(fabsf(v[t].x)), __float_as_uint(fabsf(v[t].y))));
     }
   };
-  const int first = warp * 8 + lane / 4;
-  float2 kept[held][4];
-#pragma unroll
-  for (int i = 0; i < held; ++i) load(first + i * 8 * warps, kept[i]);
 #pragma unroll
   for (int i = 0; i < held; ++i) take(kept[i]);
-  for (int group = first + held * 8 * warps; group < groups; group += 8 * warps) {
-    float2 v[4];
-    load(group, v);
+  for (int group = first + held * step; group < groups; group += step) {
+    Pairs v;
+    read(group, v);
     take(v);
   }
   largest = __reduce_max_sync(0xffffffffu, largest);
@@ -59,8 +99,8 @@ __global__ void __launch_bounds__(image_threads)
   __syncthreads();
   largest = __reduce_max_sync(0xffffffffu, largest_of_warp[lane % warps]);
   const float scale = power_of_two_scale(__uint_as_float(largest));
-  if (threadIdx.x == 0) scales[token] = 1.0f / scale;
-  const auto store = [&](int group, const float2(&v)[4]) {
+  if (threadIdx.x == 0) a.scales[token] = 1.0f / scale;
+  const auto store = [&](int group, const Pairs& v) {
     if (group >= padded_groups) return;
     std::uint32_t bits[4];
 #pragma unroll
@@ -70,14 +110,14 @@ __global__ void __launch_bounds__(image_threads)
     }
     const int part = (group % 2 * 4 + core) ^ (token % 8);
     __half* to =
-        image + (static_cast<std::int64_t>(group / 2) * padded_tokens + token) * 64 + part * 8;
+        a.image + (static_cast<std::int64_t>(group / 2) * a.padded_tokens + token) * 64 + part * 8;
     *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
   };
 #pragma unroll
-  for (int i = 0; i < held; ++i) store(first + i * 8 * warps, kept[i]);
-  for (int group = first + held * 8 * warps; group < padded_groups; group += 8 * warps) {
-    float2 v[4];
-    load(group, v);
+  for (int i = 0; i < held; ++i) store(first + i * step, kept[i]);
+  for (int group = first + held * step; group < padded_groups; group += step) {
+    Pairs v;
+    read(group, v);
     store(group, v);
   }
 #endif
@@ -112,8 +152,7 @@ __global__ void __launch_bounds__(image_threads)
 
 }  // namespace
 
-MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
-                           __half* image, float* scales, bool overlap, cudaStream_t stream) {
+MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
   config.blockDim = dim3(image_threads);
   config.stream = stream;
@@ -122,13 +161,14 @@ MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_t
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
-  config.gridDim = dim3(static_cast<unsigned>(padded_tokens));
+  config.gridDim = dim3(static_cast<unsigned>(arguments.padded_tokens));
   constexpr int span = image_threads / 32 * 256;
-  const auto kernel = columns <= 2 * span ? image_kernel<2> : image_kernel<7>;
-  return cudaLaunchKernelEx(&config, kernel, x, columns, tokens, padded_tokens, image, scales) ==
-                 cudaSuccess
-             ? MatmulStatus::done
-             : MatmulStatus::cuda_error;
+  const bool narrow = arguments.columns <= 2 * span;
+  const auto kernel = arguments.norm == nullptr
+                          ? (narrow ? image_kernel<2, false> : image_kernel<7, false>)
+                          : (narrow ? image_kernel<2, true> : image_kernel<7, true>);
+  return cudaLaunchKernelEx(&config, kernel, arguments) == cudaSuccess ? MatmulStatus::done
+                                                                       : MatmulStatus::cuda_error;
 }
 
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,

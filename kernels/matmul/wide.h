@@ -38,12 +38,19 @@ inline int wide_fixed_splits(int columns, int strips) {
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
 
-// x as the B operand: [columns / 64][padded tokens][64 halves], swizzled (wgmma_sm90.cuh) and
+// x, normed where norm is not null (matmul.h), as the B operand: [columns / 64][padded tokens][64 halves], swizzled (wgmma_sm90.cuh) and
 // scaled per token by a power of two whose inverse goes to scales. Within a group of 32, the 16
 // bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a
 // lane's eight neighbours of planes.h become two steps of 16.
-MatmulStatus prepare_image(const float* x, int columns, int tokens, int padded_tokens,
-                           __half* image, float* scales, bool overlap, cudaStream_t stream);
+struct WideImage {
+  const float* x = nullptr;
+  const float* norm = nullptr;
+  float epsilon = 0;
+  int columns = 0, tokens = 0, padded_tokens = 0;
+  __half* image = nullptr;
+  float* scales = nullptr;
+};
+MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_t stream);
 
 // Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,

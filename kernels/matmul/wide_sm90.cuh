@@ -18,7 +18,6 @@ namespace quantloom::kernels {
 constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
 constexpr int wide_threads(int tile_tokens) { return wide_consumers(tile_tokens) + 128; }
 constexpr int wide_chunk = 64;        // columns of x per stage
-constexpr int wide_pair_tokens = 16;  // that gate and up exchange at a time
 
 struct WideLayout {
   int x, weights, affine, pairs, barriers, table, bytes;
@@ -223,8 +222,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         // Even warps hold the gate's strip, odd ones the same strip of the other weight.
         store_pair<tile_tokens>(d, list, strip, stored, item.first_token, layout.scales, back, warp,
                                 lane,
-                                reinterpret_cast<float*>(shared + layout.pairs) +
-                                    warp / 2 * strip_rows * wide_pair_tokens);
+                                reinterpret_cast<float*>(shared + layout.pairs +
+                                                         warp / 2 * pair_bytes(tile_tokens)));
       } else if (stored) {
         store_tile<tile_tokens>(d, list, strip, item.first_token, layout.scales, back, lane);
       }
@@ -262,13 +261,13 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.weight_stages = warps * 3 * P::piece_bytes <= 65536 ? 3 : 2;
   const int others = warps * layout.weight_stages * P::piece_bytes +
                      warps * strip_rows * affine_row_words<P> * 4 +
-                     warps / 2 * strip_rows * wide_pair_tokens * 4 + 512 + P::table_bytes + 5 * 128;
+                     warps / 2 * pair_bytes(tile_tokens) + 512 + P::table_bytes + 5 * 128;
   layout.x_stages = (shared_limit - others) / stage_bytes;
   if (layout.x_stages > 8) layout.x_stages = 8;
   layout.x = take(layout.x_stages * stage_bytes);  // first: swizzled tiles begin at 1024 bytes
   layout.weights = take(warps * layout.weight_stages * P::piece_bytes);
   layout.affine = take(warps * strip_rows * affine_row_words<P> * 4);
-  layout.pairs = take(warps / 2 * strip_rows * wide_pair_tokens * 4);
+  layout.pairs = take(warps / 2 * pair_bytes(tile_tokens));
   layout.barriers = take(512);
   layout.table = take(P::table_bytes);
   layout.bytes = at;

@@ -73,38 +73,78 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
   }
 }
 
-// Two warps, an even one with the gate and the next with the other weight; `pair` holds 16 rows x
-// 16 tokens.
+// x * sigmoid(linear * x + cubic * x^3): SiLU, or GELU by tanh, without a branch or a slow division.
+struct SigmoidGate {
+  float linear = 1.0f, cubic = 0.0f;
+  __device__ explicit SigmoidGate(MatmulActivation activation) {
+    // (1 + tanh(u)) / 2 = sigmoid(2 u)
+    if (activation == MatmulActivation::gelu_tanh) linear = 1.5957691f, cubic = 0.0713548f;
+  }
+  __device__ float operator()(float x) const {
+    return __fdividef(x, 1.0f + __expf(-x * (linear + cubic * x * x)));
+  }
+};
+
+// Blocks of eight tokens that two warps give each other at a time.
+constexpr int pair_blocks(int tile_tokens) {
+  return tile_tokens >= 128 ? 4 : tile_tokens >= 64 ? 2 : 1;
+}
+constexpr int pair_bytes(int tile_tokens) { return 2 * pair_blocks(tile_tokens) * 128 * 4; }
+
+// Two warps, an even one with the gate and the next with the other weight: each ends with both for
+// half of the tokens. `pair` holds pair_bytes(tile_tokens).
 template <int tile_tokens>
 __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const StripList& list,
                                   Strip strip, bool stored, int first_token, const float* scales,
                                   float back, int warp, int lane, float* pair) {
-  const int t = lane & 3;
+  constexpr int half = tile_tokens / 16, chunk = pair_blocks(tile_tokens);
+  static_assert(half % chunk == 0);
+  const int t = lane & 3, g = lane >> 2;
+  const bool has_up = warp % 2 == 1;
+  const int rows = list.rows[0], row = strip.index * strip_rows + g;
+  const bool inside[2] = {stored && row < rows, stored && row + 8 < rows};
+  const auto bias = [&](int weight, int i) {
+    return list.bias[weight] != nullptr && inside[i] ? list.bias[weight][row + 8 * i] : 0.0f;
+  };
+  const float gate_bias[2] = {bias(0, 0), bias(0, 1)}, up_bias[2] = {bias(1, 0), bias(1, 1)};
+  const SigmoidGate gated(list.activation);
+  const int first_kept = first_token + (has_up ? 8 * half : 0) + 2 * t;
   const float* scale = scales + first_token + 2 * t;
+  float* out = list.out[0] + static_cast<std::int64_t>(first_kept) * rows + row;
+  auto* give = reinterpret_cast<float4*>(pair) + (has_up ? 32 * chunk : 0) + lane;
+  const auto* take = reinterpret_cast<const float4*>(pair) + (has_up ? 0 : 32 * chunk) + lane;
   const auto meet = [&] { asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory"); };
 #pragma unroll
-  for (int b = 0; b < tile_tokens / 8; b += 2) {
-    float sums[8];
+  for (int b = 0; b < half; b += chunk) {
+    // Element e of a block: token 2t + (e & 1), row g + 8 (e >> 1).
+    float kept[chunk][4];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float2 factor = *reinterpret_cast<const float2*>(scale + 8 * (b + i));
+    for (int i = 0; i < chunk; ++i) {
+      const float2 low = *reinterpret_cast<const float2*>(scale + 8 * (b + i));
+      const float2 high = *reinterpret_cast<const float2*>(scale + 8 * (half + b + i));
+      float given[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        sums[4 * i + e] = d[4 * (b + i) + e] * ((e & 1 ? factor.y : factor.x) * back);
+        const float first = d[4 * (b + i) + e] * ((e & 1 ? low.y : low.x) * back);
+        const float second = d[4 * (half + b + i) + e] * ((e & 1 ? high.y : high.x) * back);
+        kept[i][e] = has_up ? second : first;
+        given[e] = has_up ? first : second;
       }
-    }
-    if (warp % 2 == 1) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) pair[i * 32 + lane] = sums[i];
+      give[32 * i] = make_float4(given[0], given[1], given[2], given[3]);
     }
     meet();
-    if (warp % 2 == 0 && stored) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int token = first_token + 8 * (b + i / 4) + 2 * t + (i & 1);
-        if (token < list.tokens) {
-          store_gated(list, strip.index, (lane >> 2) + 8 * (i >> 1 & 1), token, sums[i],
-                      pair[i * 32 + lane]);
+    for (int i = 0; i < chunk; ++i) {
+      const float4 taken = take[32 * i];
+      const float other[4] = {taken.x, taken.y, taken.z, taken.w};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float gate = (has_up ? other[e] : kept[i][e]) + gate_bias[e >> 1];
+        const float up = (has_up ? kept[i][e] : other[e]) + up_bias[e >> 1];
+        const float value = gated(gate) * up;
+        const int token = 8 * (b + i) + (e & 1);
+        if (inside[e >> 1] && first_kept + token < list.tokens) {
+          out[static_cast<std::int64_t>(token) * rows + 8 * (e >> 1)] = value;
         }
       }
     }

@@ -229,14 +229,37 @@ void check(std::int64_t rows, std::int64_t columns, const std::vector<int>& toke
   CHECK(cudaFree(planes));
 }
 
-// Several weights in one call, the epilogues and the pairing of gate and up, against single calls
-// of one weight.
+constexpr float epsilon = 1e-5f;
+
+// Each token of x over its root mean square, times weight.
+std::vector<float> normed(const std::vector<float>& x, const std::vector<float>& weight) {
+  std::vector<float> result(x.size());
+  for (std::size_t token = 0; token < x.size(); token += weight.size()) {
+    double squares = 0;
+    for (std::size_t i = 0; i < weight.size(); ++i) {
+      squares += static_cast<double>(x[token + i]) * x[token + i];
+    }
+    const double factor = 1 / std::sqrt(squares / static_cast<double>(weight.size()) + epsilon);
+    for (std::size_t i = 0; i < weight.size(); ++i) {
+      result[token + i] = static_cast<float>(x[token + i] * factor * weight[i]);
+    }
+  }
+  return result;
+}
+
+// Several weights in one call, the epilogues, the pairing of gate and up and the norm, against
+// single calls of one weight.
 template <class F>
 void check_fused(std::int64_t columns, int tokens) {
-  const std::int64_t rows[3] = {208, 336, 48};
-  std::uint8_t* planes[3];
-  float *alone[3], *together[3];
-  float* x = to_device(random_x(tokens * columns, 21));
+  constexpr int all = 4;
+  const std::int64_t rows[all] = {208, 336, 48, 208};
+  std::uint8_t* planes[all];
+  float *alone[all], *together[all];
+  const std::vector<float> raw = random_x(tokens * columns, 21);
+  const std::vector<float> norm = random_x(columns, 22);
+  float* x = to_device(normed(raw, norm));
+  float* raw_x = to_device(raw);
+  float* norm_weight = to_device(norm);
   const auto read = [&](const float* from, std::int64_t count) {
     std::vector<float> host(static_cast<std::size_t>(count));
     CHECK(cudaMemcpy(host.data(), from, host.size() * 4, cudaMemcpyDeviceToHost));
@@ -259,7 +282,7 @@ void check_fused(std::int64_t columns, int tokens) {
   a.columns = columns;
   a.tokens = tokens;
   a.x = x;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < all; ++i) {
     const Matrix m = random_matrix<F>(rows[i], columns, 31u + static_cast<unsigned>(i));
     std::uint8_t* blocks = to_device(m.blocks);
     CHECK(cudaMalloc(&planes[i], kernels::planes_bytes(F::format, rows[i], columns)));
@@ -276,7 +299,7 @@ void check_fused(std::int64_t columns, int tokens) {
     CHECK(cudaFree(blocks));
   }
   std::vector<std::vector<double>> wanted;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < all; ++i) {
     const std::vector<float> v = read(alone[i], tokens * rows[i]);
     wanted.emplace_back(v.begin(), v.end());
   }
@@ -298,20 +321,43 @@ void check_fused(std::int64_t columns, int tokens) {
   }
   a.weight_count = 2;
   a.epilogue = kernels::MatmulEpilogue::gate_up;
-  a.weights[0] = {planes[0], rows[0], nullptr, together[0]};
-  a.weights[1] = {planes[0], rows[0], nullptr, nullptr};
-  give_workspace(a);
-  check_status(kernels::matmul(a, nullptr), "gate_up");
-  CHECK(cudaDeviceSynchronize());
-  std::vector<double> gated = wanted[0];
-  for (double& v : gated) v = v / (1 + std::exp(-v)) * v;
-  expect("gate_up", read(together[0], tokens * rows[0]), gated);
-  for (int i = 0; i < 3; ++i) {
+  a.weights[0] = {planes[0], rows[0], bias, together[0]};
+  a.weights[1] = {planes[3], rows[3], bias + 16, nullptr};
+  const auto gated = [&](const char* what, const auto& activation) {
+    std::vector<double> values = wanted[0];
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t row = i % static_cast<std::size_t>(rows[0]);
+      values[i] = activation(values[i] + bias_host[row]) * (wanted[3][i] + bias_host[row + 16]);
+    }
+    if (!kernels::matmul_gates(a)) return;
+    give_workspace(a);
+    CHECK(cudaMemset(together[0], 0xff, static_cast<std::size_t>(tokens * rows[0]) * 4));
+    check_status(kernels::matmul(a, nullptr), what);
+    CHECK(cudaDeviceSynchronize());
+    expect(what, read(together[0], tokens * rows[0]), values);
+  };
+  const auto silu = [](double v) { return v / (1 + std::exp(-v)); };
+  const auto gelu_tanh = [](double v) {
+    return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+  };
+  gated("gate_up", silu);
+  a.activation = kernels::MatmulActivation::gelu_tanh;
+  gated("gate_up with GELU by tanh", gelu_tanh);
+  a.activation = kernels::MatmulActivation::gelu;
+  gated("gate_up with GELU", [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2))); });
+  if (kernels::matmul_norms(a)) {
+    a.activation = kernels::MatmulActivation::silu;
+    a.x = raw_x, a.norm = norm_weight, a.epsilon = epsilon;
+    gated("norm and gate_up", silu);
+  }
+  for (int i = 0; i < all; ++i) {
     CHECK(cudaFree(planes[i]));
     CHECK(cudaFree(alone[i]));
     CHECK(cudaFree(together[i]));
   }
   CHECK(cudaFree(x));
+  CHECK(cudaFree(raw_x));
+  CHECK(cudaFree(norm_weight));
   CHECK(cudaFree(bias));
 }
 
@@ -426,18 +472,26 @@ std::uint8_t* pool = nullptr;
 std::size_t pool_bytes = std::size_t{3} << 30;
 double read_rate = 0;
 
+// Times products with `parts` weights of rows / parts each: 1, or 2 as gate and up, for what the
+// epilogue costs.
 template <class F>
-void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>& token_counts) {
+void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>& token_counts,
+                 int parts = 1) {
+  rows /= parts;
   const std::size_t bytes = kernels::planes_bytes(F::format, rows, columns);
-  const int copies = static_cast<int>(std::clamp<std::size_t>(pool_bytes / bytes, 1, 24));
+  const int copies = static_cast<int>(
+      std::clamp<std::size_t>(pool_bytes / (bytes * static_cast<std::size_t>(parts)), 1, 24));
+  const auto planes = [&](int copy, int part) {
+    return pool + static_cast<std::size_t>(copy * parts + part) * bytes;
+  };
   // One strip's worth of valid blocks, repacked over and over.
   const std::int64_t some = std::min<std::int64_t>(rows, 256);
   const Matrix m = random_matrix<F>(some, columns, 5);
   std::uint8_t* blocks = to_device(m.blocks);
-  for (int copy = 0; copy < copies; ++copy) {
+  for (int i = 0; i < copies * parts; ++i) {
     for (std::int64_t r = 0; r < rows; r += some) {
-      check_status(kernels::repack(F::format, blocks, pool + copy * bytes, r,
-                                   std::min(some, rows - r), rows, columns, nullptr),
+      check_status(kernels::repack(F::format, blocks, planes(0, i), r, std::min(some, rows - r),
+                                   rows, columns, nullptr),
                    "repack");
     }
   }
@@ -453,17 +507,21 @@ void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>
     a.tokens = tokens;
     a.x = x;
     a.overlap = std::getenv("OVERLAP") != nullptr;
+    a.weight_count = parts;
+    if (parts == 2) a.epilogue = kernels::MatmulEpilogue::gate_up;
     a.weights[0] = {pool, rows, nullptr, out};
+    a.weights[1] = {pool, rows, nullptr, nullptr};
     give_workspace(a);
     const double us = time_graph(2 * copies, [&](int i, cudaStream_t s) {
-      a.weights[0] = {pool + (i % copies) * bytes, rows, nullptr, out};
+      for (int part = 0; part < parts; ++part) a.weights[part].planes = planes(i % copies, part);
       check_status(kernels::matmul(a, s), F::name);
     });
-    const double gbs = static_cast<double>(bytes) / us * 1e-3;
-    results.push_back(
-        {F::name, rows, columns, tokens, kernels::matmul_kernel_name(a), us, gbs, gbs / read_rate});
-    std::printf("%-8s %6ld x %-6ld M=%-4d %-10s %8.2f us %7.0f GB/s %.3f of read\n", F::name, rows,
-                columns, tokens, results.back().kernel.c_str(), us, gbs, gbs / read_rate);
+    const double gbs = static_cast<double>(bytes) * parts / us * 1e-3;
+    const std::string kernel =
+        kernels::matmul_kernel_name(a) + std::string(parts == 2 ? " gated" : "");
+    results.push_back({F::name, rows * parts, columns, tokens, kernel, us, gbs, gbs / read_rate});
+    std::printf("%-8s %6ld x %-6ld M=%-4d %-14s %8.2f us %7.0f GB/s %.3f of read\n", F::name,
+                rows * parts, columns, tokens, kernel.c_str(), us, gbs, gbs / read_rate);
     std::fflush(stdout);
     CHECK(cudaFree(x));
     CHECK(cudaFree(out));
@@ -487,6 +545,7 @@ void run_format(const std::vector<int>& tokens, bool timing) {
        {std::pair{28672, 4096}, {14336, 4096}, {4096, 14336}, {4096, 4096}}) {
     time_format<F>(rows, columns, tokens);
   }
+  time_format<F>(28672, 4096, tokens, 2);
 }
 
 }  // namespace

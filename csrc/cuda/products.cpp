@@ -144,8 +144,7 @@ void Products::run(const float* x, const ops::Norm* norm, std::int64_t tokens,
 }
 
 kernels::MatmulArguments Products::arguments(const float* x, const ops::Norm* norm,
-                                             std::int64_t tokens,
-                                             const ops::Weight& weight) const {
+                                             std::int64_t tokens, const ops::Weight& weight) const {
   kernels::MatmulArguments a;
   a.format = weight.format;
   a.columns = weight.columns;

@@ -33,8 +33,8 @@ class Program {
   bool finish(const device::Device& device, device::Stream stream);
   // Whether both run the same steps.
   bool same_steps(const Program& other) const;
-  // With `stamps`, memory of stamp_count() times, the blocks write when they were where. `in_flight`
-  // is that of kernels::DecodeProgram.
+  // With `stamps`, memory of stamp_count() times, the blocks write when they were where.
+  // `in_flight` is that of kernels::DecodeProgram.
   cudaError_t launch(device::Stream stream, std::uint64_t* stamps, int in_flight) const;
   std::size_t stamp_count() const;
   const std::vector<kernels::DecodeStep>& steps() const { return steps_; }

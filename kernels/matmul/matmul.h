@@ -85,8 +85,8 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
 
 // Whether matmul() takes a norm in this call: where it writes x anew for its kernel anyway.
 bool matmul_norms(const MatmulArguments& arguments);
-// Whether matmul() has the epilogue gate_up for this call. The kernel for many tokens has no GELU by
-// the error function.
+// Whether matmul() has the epilogue gate_up for this call. The kernel for many tokens has no GELU
+// by the error function.
 bool matmul_gates(const MatmulArguments& arguments);
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);

@@ -38,10 +38,10 @@ inline int wide_fixed_splits(int columns, int strips) {
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
 
-// x, normed where norm is not null (matmul.h), as the B operand: [columns / 64][padded tokens][64 halves], swizzled (wgmma_sm90.cuh) and
-// scaled per token by a power of two whose inverse goes to scales. Within a group of 32, the 16
-// bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a
-// lane's eight neighbours of planes.h become two steps of 16.
+// x, normed where norm is not null (matmul.h), as the B operand: [columns / 64][padded tokens][64
+// halves], swizzled (wgmma_sm90.cuh) and scaled per token by a power of two whose inverse goes to
+// scales. Within a group of 32, the 16 bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for
+// t = 0 .. 3: the order in which a lane's eight neighbours of planes.h become two steps of 16.
 struct WideImage {
   const float* x = nullptr;
   const float* norm = nullptr;

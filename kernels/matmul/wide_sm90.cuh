@@ -17,7 +17,7 @@ namespace quantloom::kernels {
 // A strip per warp, and a warpgroup whose first warp copies x.
 constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
 constexpr int wide_threads(int tile_tokens) { return wide_consumers(tile_tokens) + 128; }
-constexpr int wide_chunk = 64;        // columns of x per stage
+constexpr int wide_chunk = 64;  // columns of x per stage
 
 struct WideLayout {
   int x, weights, affine, pairs, barriers, table, bytes;
@@ -220,10 +220,9 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
             padded_rows, list.tokens - item.first_token, lane);
       } else if (list.epilogue == MatmulEpilogue::gate_up) {
         // Even warps hold the gate's strip, odd ones the same strip of the other weight.
-        store_pair<tile_tokens>(d, list, strip, stored, item.first_token, layout.scales, back, warp,
-                                lane,
-                                reinterpret_cast<float*>(shared + layout.pairs +
-                                                         warp / 2 * pair_bytes(tile_tokens)));
+        store_pair<tile_tokens>(
+            d, list, strip, stored, item.first_token, layout.scales, back, warp, lane,
+            reinterpret_cast<float*>(shared + layout.pairs + warp / 2 * pair_bytes(tile_tokens)));
       } else if (stored) {
         store_tile<tile_tokens>(d, list, strip, item.first_token, layout.scales, back, lane);
       }

@@ -73,7 +73,8 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
   }
 }
 
-// x * sigmoid(linear * x + cubic * x^3): SiLU, or GELU by tanh, without a branch or a slow division.
+// x * sigmoid(linear * x + cubic * x^3): SiLU, or GELU by tanh, without a branch or a slow
+// division.
 struct SigmoidGate {
   float linear = 1.0f, cubic = 0.0f;
   __device__ explicit SigmoidGate(MatmulActivation activation) {

@@ -1,11 +1,14 @@
-// 2 to 8 tokens: the weights are streamed once, int8 tensor-core steps in exact integers. A unit of
-// work is a strip times a slice of the columns, whose x stands in shared memory; a block's units
-// are neighbours of one slice. Where there are several slices the partial sums go to the workspace,
-// and the last block of a strip adds them in the order of the slices.
+// 2 to 8 tokens: the weights are streamed once, int8 tensor-core steps in exact integers. The
+// columns are cut into slices of at most 16 pieces, and a warp multiplies one piece of its block's
+// slice in strip after strip, so that its x stays in registers. A block's units of work are strips,
+// neighbours of one slice. Where there are several slices the partial sums go to the workspace, and
+// the last block of a strip adds them in the order of the slices.
 //
 // x is 16-bit fixed point with a scale per token and 256 columns, split into two int8 planes: the
 // eight columns of a step are the planes of four tokens (activations.cuh).
 #pragma once
+
+#include <algorithm>
 
 #include "matmul/activations.cuh"
 #include "matmul/one_token.cuh"
@@ -15,32 +18,33 @@
 namespace quantloom::kernels {
 
 constexpr int few_tokens = 8;
-constexpr int few_slice_bytes = 81920;  // of x in shared memory
+constexpr int few_warps = 16;           // most of a block, and pieces of a slice
 constexpr int few_most_strips = 32768;  // that can be summed over slices
 
 struct FewLayout {
-  int values, sums, steps;  // of x
-  int partial;              // [batch_units][slice_pieces or warps][16][padded tokens] float
-  int affine;               // per warp: [scale groups of a piece][8] of RowPair
+  int sums;     // per warp: [scale groups of a piece][4][tiles] float, of x
+  int partial;  // [batch_strips][slice_pieces][16][padded tokens] float
+  int affine;   // per warp: [scale groups of a piece][8] of RowPair
   int barriers;
   int ring;
   int bytes;
   int stages;
   int slices;
   int slice_pieces;
-  int batch_units;
+  int strips_abreast;  // slice_pieces times these are the warps
+  int batch_strips;
   FixedPoint x;        // in the workspace
   float* slice_sums;   // [slices][tokens][strips * 16]
   unsigned* arrivals;  // [strips], zero before and after
 };
 
-// Scales and offsets of rows g and g + 8.
+// Scales and offsets of rows g and g + 8, read at once.
 template <bool has_offset>
-struct RowPair {
+struct alignas(8) RowPair {
   float scale[2];
 };
 template <>
-struct RowPair<true> {
+struct alignas(16) RowPair<true> {
   float scale[2], offset[2];
 };
 
@@ -70,10 +74,17 @@ __device__ inline void stage_row_pairs(const std::uint8_t* piece, int n, int lan
   __syncwarp();
 }
 
-// Adds a piece's products, without the steps of x, for rows g and g + 8 and tokens t, t + 4, ...
+// Sums of x over a scale group, of tokens t, t + 4, ...
+template <int tiles>
+struct alignas(4 * tiles) TokenSums {
+  float of_tile[tiles];
+};
+
+// A piece's products without the steps of x, for rows g and g + 8 and tokens t, t + 4, ...
 template <class P, int tiles>
 __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
-                                             const std::uint8_t* values, const float* sums,
+                                             const uint2 (&x)[piece_groups][tiles],
+                                             const TokenSums<tiles>* sums,
                                              const std::uint8_t* table, int lane,
                                              const RowPair<P::has_offset>* affine,
                                              const std::uint32_t own[2], float to[tiles][2]) {
@@ -81,31 +92,28 @@ __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
   const int g = lane >> 2, t = lane & 3;
 #pragma unroll
   for (int j = 0; j < piece_groups; ++j) {
-    if (P::block_groups < 8 && j >= n) break;
+    if (P::block_groups < 8 && j >= n) continue;
     std::uint32_t a[4];
     P::quants(piece, n, j, lane, a, table);
-    uint2 x[tiles];
-#pragma unroll
-    for (int tile = 0; tile < tiles; ++tile) {
-      x[tile] = *reinterpret_cast<const uint2*>(values + (j * tiles + tile) * 256 + lane * 8);
-    }
 #pragma unroll
     for (int part = 0; part < parts; ++part) {
       const int group = j * parts + part;
       const RowPair<P::has_offset> rows = affine[group * 8 + g];
+      TokenSums<tiles> sum;
+      if constexpr (P::has_offset) sum = sums[group * 4 + t];
 #pragma unroll
       for (int tile = 0; tile < tiles; ++tile) {
         int c[4] = {0, 0, 0, 0};
         if constexpr (parts == 1) {
-          multiply_int8<P::is_signed>(c, a, x[tile].x, x[tile].y);
+          multiply_int8<P::is_signed>(c, a, x[j][tile].x, x[j][tile].y);
         } else {
-          multiply_int8<P::is_signed>(c, a, x[tile].x * own[part], x[tile].y * own[part]);
+          multiply_int8<P::is_signed>(c, a, x[j][tile].x * own[part], x[j][tile].y * own[part]);
         }
         to[tile][0] += rows.scale[0] * static_cast<float>(c[0] * 256 + c[1]);
         to[tile][1] += rows.scale[1] * static_cast<float>(c[2] * 256 + c[3]);
         if constexpr (P::has_offset) {
-          const float sum = sums[(group * tiles + tile) * 4 + t];
-          to[tile][0] += rows.offset[0] * sum, to[tile][1] += rows.offset[1] * sum;
+          to[tile][0] += rows.offset[0] * sum.of_tile[tile];
+          to[tile][1] += rows.offset[1] * sum.of_tile[tile];
         }
       }
     }
@@ -113,19 +121,22 @@ __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
 }
 
 template <class P, int tiles>
-__global__ void __launch_bounds__(512, 1)
+__global__ void __launch_bounds__(32 * few_warps, 1)
     stream_few_kernel(const __grid_constant__ StripList list, int strips,
                       const __grid_constant__ FewLayout layout) {
 #if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   constexpr int padded_tokens = 4 * tiles;
   constexpr int tile_floats = strip_rows * padded_tokens;
+  constexpr int warp_sums = piece_scale_groups<P> * padded_tokens;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int g = lane >> 2, t = lane & 3;
   const int groups = list.columns / 32;
   const int pieces = (groups + piece_groups - 1) / piece_groups;
-  const int row_bytes = list.columns / F::elements * F::bytes;
+  const std::int64_t strip_bytes =
+      static_cast<std::int64_t>(list.columns / F::elements * F::bytes) * strip_rows;
+  const int slot = warp % layout.slice_pieces, abreast = layout.strips_abreast;
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
   const std::int64_t units = static_cast<std::int64_t>(strips / unit) * layout.slices;
   int next = static_cast<int>(units * blockIdx.x / gridDim.x) * unit;
@@ -134,6 +145,7 @@ __global__ void __launch_bounds__(512, 1)
   auto* partial = reinterpret_cast<float*>(shared + layout.partial);
   auto* affine = reinterpret_cast<RowPair<P::has_offset>*>(shared + layout.affine +
                                                            warp * few_affine_bytes<P>);
+  auto* sums = reinterpret_cast<TokenSums<tiles>*>(shared + layout.sums) + warp * warp_sums / tiles;
   const std::uint8_t* table = shared;
   PieceRing ring(shared + layout.ring + warp * layout.stages * P::piece_bytes,
                  reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
@@ -142,35 +154,25 @@ __global__ void __launch_bounds__(512, 1)
   // Which of a group's two scale groups this lane's weights are in.
   std::uint32_t own[2] = {t < 2, t >= 2};
   asm volatile("" : "+r"(own[0]), "+r"(own[1]));
-  const int tail_groups = groups - (pieces - 1) * piece_groups;
-  const auto groups_of = [&](int piece) {
-    return piece + 1 == pieces ? tail_groups : piece_groups;
-  };
   bool x_ready = false;
   while (next < end) {
-    // The units of one slice: strips first .. last - 1.
+    // The units of one slice: strips first .. last - 1, of which the warp has every abreast-th.
     const int slice = next / strips;
     const int first = next - slice * strips;
     const int last = min(strips, first + end - next);
     next += last - first;
-    const int first_piece = slice * layout.slice_pieces;
-    const int slice_pieces = min(layout.slice_pieces, pieces - first_piece);
-    SlotWalk fetch(list, slice_pieces, P::piece_bytes, row_bytes * strip_rows,
-                   first_piece * P::piece_bytes, first, last, warp, warps);
-    SlotWalk use = fetch;
+    const int p = slice * layout.slice_pieces + slot;
+    const int own_first = p < pieces ? first + warp / layout.slice_pieces : last;
+    const int n = p + 1 == pieces ? groups - p * piece_groups : piece_groups;
+    int fetch = own_first;
     const auto fetch_next = [&] {
-      if (fetch.done()) return;
-      ring.fetch(fetch.at(),
-                 groups_of(first_piece + fetch.slot()) * (P::piece_bytes / piece_groups));
-      fetch.next();
+      if (fetch >= last) return ring.fetch_nothing();
+      const Strip strip = find_strip(list, fetch);
+      ring.fetch(list.planes[strip.weight] + strip.index * strip_bytes + p * P::piece_bytes,
+                 n * (P::piece_bytes / piece_groups));
+      fetch += abreast;
     };
-    const auto fetch_some = [&](int first_stage, int end_stage) {
-      for (int i = first_stage; i < end_stage; ++i) {
-        if (fetch.done()) ring.fetch_nothing();
-        fetch_next();
-      }
-    };
-    fetch_some(0, 1);  // the copy of x does not queue behind the whole ring
+    fetch_next();  // the reading of x does not queue behind the whole ring
 #if defined(QL_BULK_COPY)
     if (!x_ready) {
       cudaGridDependencySynchronize();
@@ -178,65 +180,57 @@ __global__ void __launch_bounds__(512, 1)
     }
 #endif
     x_ready = true;
-    const auto copy = [&](const void* from, int to, int bytes) {
-#pragma unroll 8
-      for (int i = threadIdx.x; i < bytes / 16; i += blockDim.x) {
-        reinterpret_cast<uint4*>(shared + to)[i] = reinterpret_cast<const uint4*>(from)[i];
+    uint2 x[piece_groups][tiles];
+    float step[tiles];
+    if (own_first < last) {
+#pragma unroll
+      for (int j = 0; j < piece_groups; ++j) {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+          x[j][tile] = *reinterpret_cast<const uint2*>(
+              layout.x.values +
+              (static_cast<std::int64_t>(p * piece_groups + j) * tiles + tile) * 256 + lane * 8);
+        }
       }
-    };
-    constexpr int piece_sums = piece_scale_groups<P> * padded_tokens;
-    copy(layout.x.values + static_cast<std::int64_t>(first_piece) * tiles * 2048, layout.values,
-         slice_pieces * tiles * 2048);
-    copy(layout.x.steps + first_piece * padded_tokens, layout.steps,
-         slice_pieces * padded_tokens * 4);
-    if constexpr (P::has_offset) {
-      copy(layout.x.sums + static_cast<std::int64_t>(first_piece) * piece_sums, layout.sums,
-           slice_pieces * piece_sums * 4);
+#pragma unroll
+      for (int tile = 0; tile < tiles; ++tile) {
+        step[tile] = layout.x.steps[(p * tiles + tile) * 4 + t];
+      }
+      if constexpr (P::has_offset) {
+        // [group][tile][token] there, [group][token][tile] here.
+        const float* from = layout.x.sums + p * warp_sums;
+        __syncwarp();
+        for (int i = lane; i < warp_sums; i += 32) {
+          sums[i / padded_tokens * 4 + i % 4].of_tile[i / 4 % tiles] = from[i];
+        }
+        __syncwarp();
+      }
     }
-    fetch_some(1, layout.stages);
-    const int slots = min(slice_pieces, warps);
-    const bool many = slice_pieces > warps;  // a warp then takes several pieces of a strip
+    for (int i = 1; i < layout.stages; ++i) fetch_next();
     __syncthreads();
 
-    for (int batch = first; batch < last; batch += layout.batch_units) {
-      const int batch_end = min(batch + layout.batch_units, last);
-      float sum[tiles][2] = {};
-      while (!use.done() && use.strip() < batch_end) {
-        const int strip = use.strip(), p = use.slot();
-        const int n = groups_of(first_piece + p);
+    int strip = own_first;
+    for (int batch = first; batch < last; batch += layout.batch_strips) {
+      const int batch_end = min(batch + layout.batch_strips, last);
+      for (; strip < batch_end; strip += abreast) {
         const std::uint8_t* piece = ring.wait();
         stage_row_pairs<P>(piece, n, lane, affine);
         float of_piece[tiles][2] = {};
-        multiply_few<P, tiles>(
-            piece, n, shared + layout.values + p * tiles * 2048,
-            reinterpret_cast<const float*>(shared + layout.sums) + p * piece_sums, table, lane,
-            affine, own, of_piece);
-        const float* steps =
-            reinterpret_cast<const float*>(shared + layout.steps) + p * padded_tokens;
+        multiply_few<P, tiles>(piece, n, x, sums, table, lane, affine, own, of_piece);
+        ring.release();
+        fetch_next();
+        float* to = partial + ((strip - batch) * layout.slice_pieces + slot) * tile_floats;
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {
-          const float step = steps[tile * 4 + t];
-          sum[tile][0] += step * of_piece[tile][0], sum[tile][1] += step * of_piece[tile][1];
-        }
-        ring.release();
-        if (fetch.done()) ring.fetch_nothing();
-        fetch_next();
-        use.next();
-        if (use.done() || use.strip() != strip) {
-          const int slot = many ? warp : p;
-          float* to = partial + ((strip - batch) * slots + slot) * tile_floats;
-#pragma unroll
-          for (int tile = 0; tile < tiles; ++tile) {
-            to[g * padded_tokens + tile * 4 + t] = sum[tile][0];
-            to[(g + 8) * padded_tokens + tile * 4 + t] = sum[tile][1];
-            sum[tile][0] = sum[tile][1] = 0;
-          }
+          to[g * padded_tokens + tile * 4 + t] = step[tile] * of_piece[tile][0];
+          to[(g + 8) * padded_tokens + tile * 4 + t] = step[tile] * of_piece[tile][1];
         }
       }
       __syncthreads();
       // Element e of a strip: token e / 16, row e % 16, so that neighbours write neighbouring rows.
+      const int slots = min(layout.slice_pieces, pieces - slice * layout.slice_pieces);
       const auto total = [&](int strip, int e) {
-        const float* from = partial + strip * slots * tile_floats +
+        const float* from = partial + strip * layout.slice_pieces * tile_floats +
                             (e % strip_rows) * padded_tokens + e / strip_rows;
         float sum = 0;
         for (int s = 0; s < slots; ++s) sum += from[s * tile_floats];
@@ -302,9 +296,9 @@ __global__ void __launch_bounds__(512, 1)
 // A kernel each for up to 4 and up to 8 tokens.
 inline int few_tiles(int tokens) { return tokens <= 4 ? 1 : 2; }
 
-// Pieces of x that a block holds at a time.
-inline int few_slice_pieces(int tokens) {
-  return few_slice_bytes / (few_tiles(tokens) * (2048 + (piece_columns / 16 + 1) * 16));
+inline int few_slices(int columns) {
+  const int pieces = (columns + piece_columns - 1) / piece_columns;
+  return (pieces + few_warps - 1) / few_warps;
 }
 
 struct FewWorkspace {
@@ -320,8 +314,7 @@ inline FewWorkspace few_workspace(int tokens, int columns, int strips) {
   };
   const auto pieces = static_cast<std::size_t>((columns + piece_columns - 1) / piece_columns);
   const auto tiles = static_cast<std::size_t>(few_tiles(tokens));
-  const std::size_t most = static_cast<std::size_t>(few_slice_pieces(tokens));
-  const std::size_t slices = (pieces + most - 1) / most;
+  const auto slices = static_cast<std::size_t>(few_slices(columns));
   // First and of one size, so that it stays zero whatever the shapes of the calls that share the
   // workspace.
   w.arrivals = take(few_most_strips * 4);
@@ -345,29 +338,24 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
   layout.x = {base + w.values, reinterpret_cast<float*>(base + w.steps),
               P::has_offset ? reinterpret_cast<float*>(base + w.x_sums) : nullptr};
   const int pieces = (list.columns + piece_columns - 1) / piece_columns;
-  layout.slice_pieces = few_slice_pieces(list.tokens);
-  layout.slices = (pieces + layout.slice_pieces - 1) / layout.slice_pieces;
+  layout.slices = few_slices(list.columns);
   layout.slice_pieces = (pieces + layout.slices - 1) / layout.slices;
   layout.slice_sums = reinterpret_cast<float*>(base + w.sums);
   layout.arrivals = reinterpret_cast<unsigned*>(base + w.arrivals);
-  int warps = 16;
-  for (; warps >= 4; warps /= 2) {
+  for (layout.strips_abreast = few_warps / layout.slice_pieces; layout.strips_abreast > 0;
+       --layout.strips_abreast) {
+    const int warps = layout.slice_pieces * layout.strips_abreast;
     int at = 0;
     const auto take = [&](int bytes) {
       const int start = at;
       at += (bytes + 127) / 128 * 128;
       return start;
     };
-    const int slots = layout.slice_pieces < warps ? layout.slice_pieces : warps;
-    layout.batch_units = 32768 / (slots * strip_rows * padded * 4);
-    layout.batch_units = layout.batch_units < 2 ? 2 : layout.batch_units & ~1;
-    if (layout.batch_units > 16) layout.batch_units = 16;
+    const int strip_bytes = layout.slice_pieces * strip_rows * padded * 4;
+    layout.batch_strips = std::clamp(49152 / strip_bytes & ~1, 2, 32);
     take(P::table_bytes);
-    layout.values = take(layout.slice_pieces * tiles * 2048);
-    layout.steps = take(layout.slice_pieces * padded * 4);
-    layout.sums =
-        P::has_offset ? take(layout.slice_pieces * piece_scale_groups<P> * padded * 4) : 0;
-    layout.partial = take(layout.batch_units * slots * strip_rows * padded * 4);
+    layout.sums = P::has_offset ? take(warps * piece_scale_groups<P> * padded * 4) : 0;
+    layout.partial = take(layout.batch_strips * strip_bytes);
     layout.affine = take(warps * few_affine_bytes<P>);
     layout.barriers = take(warps * 8 * 8);
     layout.ring = at;
@@ -376,7 +364,8 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
     layout.bytes = at + layout.stages * warps * P::piece_bytes;
     if (layout.stages >= 2) break;
   }
-  if (warps < 4 || (layout.slices > 1 && strips > few_most_strips)) return MatmulStatus::bad_shape;
+  const int warps = layout.slice_pieces * layout.strips_abreast;
+  if (warps == 0 || (layout.slices > 1 && strips > few_most_strips)) return MatmulStatus::bad_shape;
   prepare_fixed_point(x, list.columns, list.tokens, tiles, P::group, layout.x, overlap, stream);
   const auto kernel = tiles == 1 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
   // The same value in every call: threads with other shapes set it too.

@@ -103,7 +103,8 @@ class CudaOperations final : public ops::Operations {
         products_(device, precision, stream_.get()) {
     marks_.reserve(mark_slots);
     for (std::size_t i = 0; i < mark_slots; ++i) {
-      marks_.push_back(std::make_unique<device::Event>(device));
+      // Steps are several ahead of the token that is waited for: a late wake-up delays none.
+      marks_.push_back(std::make_unique<device::Event>(device, device::Event::Waits::sleeping));
     }
   }
 

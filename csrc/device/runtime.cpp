@@ -50,7 +50,7 @@ OwnedStream::OwnedStream(const Device& device) : device_(device) { refuse(); }
 OwnedStream::~OwnedStream() = default;
 void OwnedStream::drain() noexcept {}
 
-Event::Event(const Device& device) : device_(device) { refuse(); }
+Event::Event(const Device& device, Waits /*waits*/) : device_(device) { refuse(); }
 Event::~Event() = default;
 void Event::record(Stream /*stream*/) { refuse(); }
 void Event::wait_on(Stream /*stream*/) const { refuse(); }

@@ -84,7 +84,9 @@ class OwnedStream {
 
 class Event {
  public:
-  explicit Event(const Device& device);
+  // How synchronize() waits: spinning answers soonest, sleeping leaves the core to others.
+  enum class Waits { spinning, sleeping };
+  explicit Event(const Device& device, Waits waits = Waits::spinning);
   ~Event();
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;

@@ -326,10 +326,11 @@ void OwnedStream::drain() noexcept {
   if (!forked_after_cuda() && !poisoned(device_.index)) cudaStreamSynchronize(stream_);
 }
 
-Event::Event(const Device& device) : device_(device) {
+Event::Event(const Device& device, Waits waits) : device_(device) {
   require_usable(device);
   const CurrentDevice current(device);
-  QUANTLOOM_CUDA_CALL(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming);
+  const unsigned sleeps = waits == Waits::sleeping ? cudaEventBlockingSync : cudaEventDefault;
+  QUANTLOOM_CUDA_CALL(cudaEventCreateWithFlags, &event_, cudaEventDisableTiming | sleeps);
 }
 
 Event::~Event() {

@@ -56,7 +56,8 @@ class Runner {
                           .context = context,
                           .heads = heads,
                           .head_size = head_size,
-                          .vocabulary = vocabulary});
+                          .vocabulary = vocabulary,
+                          .ternary = true});
   }
 
   ops::Operations& operations() { return *operations_; }

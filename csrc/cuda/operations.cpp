@@ -138,14 +138,17 @@ class CudaOperations final : public ops::Operations {
     sample_ = allocate_zeroed(bytes.sample, "sampler workspace");
     products_.set_workspace(allocate_zeroed(bytes.products, "matrix product workspace"),
                             bytes.products);
-    products_.set_parts(allocate(bytes.activations, "activations in two parts"),
-                        allocate(bytes.activations, "activations in two parts"));
+    if (limits.ternary) {
+      products_.set_parts(allocate(bytes.activations, "activations in two parts"),
+                          allocate(bytes.activations, "activations in two parts"));
+    }
     replay_.clear();
     programs_.clear();
   }
   std::uint64_t reserved_bytes(const ops::Limits& limits) const override {
     const Reserved bytes = reserved(limits);
-    return 4 * bytes.activations + bytes.attention + bytes.sample + bytes.products;
+    const std::size_t activations = limits.ternary ? 4 : 2;
+    return activations * bytes.activations + bytes.attention + bytes.sample + bytes.products;
   }
   std::uint64_t available_bytes() const override {
     const device::MemoryStatistics memory = device::memory_statistics(device_);

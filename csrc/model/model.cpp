@@ -76,10 +76,10 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   if (options.device.type != device::DeviceType::cpu) {
     gpu = model::make_operations(options.device, options.precision);
   }
-  const PlacementSizes sizes{
-      .cache_type = options.cache_type,
-      .context = model->context_length_,
-      .limits = model->limits(std::min(default_pass_tokens, model->context_length_))};
+  const PlacementSizes sizes{.cache_type = options.cache_type,
+                             .context = model->context_length_,
+                             .limits = model->limits(std::min(default_pass_tokens(options.device),
+                                                              model->context_length_))};
   model->stages_ = choose_stages(gpu.get(), *binding, h, sizes, options.gpu_layers);
   for (const Stage& stage : model->stages_) {
     const bool on_gpu = stage.device.type != device::DeviceType::cpu;
@@ -220,6 +220,10 @@ void Model::list_tensors(const Binding& binding) {
 
 ops::Limits Model::limits(std::int64_t tokens) const {
   const Hyperparameters& h = hyperparameters();
+  const auto is_ternary = [](const gguf::TensorInfo& tensor) {
+    const auto format = static_cast<formats::Format>(tensor.type->id);
+    return format == formats::Format::tq1_0 or format == formats::Format::tq2_0;
+  };
   return {
       .tokens = tokens,
       .width = std::max({h.embedding_length, h.head_count * h.key_length, h.feed_forward_length}),
@@ -227,7 +231,8 @@ ops::Limits Model::limits(std::int64_t tokens) const {
       .heads = static_cast<int>(h.head_count),
       .head_size = static_cast<int>(h.key_length),
       .vocabulary = h.vocabulary,
-      .batch_invariant = options_.batch_invariant};
+      .batch_invariant = options_.batch_invariant,
+      .ternary = std::ranges::any_of(file_->file().tensors(), is_ternary)};
 }
 
 std::unique_ptr<ops::Operations> Model::make_operations(const Stage& stage,

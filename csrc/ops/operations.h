@@ -122,6 +122,7 @@ struct Limits {
   int head_size = 0;
   std::int64_t vocabulary = 0;
   bool batch_invariant = false;  // set_batch_invariant() will be called
+  bool ternary = false;          // there are weights of TQ1_0 or TQ2_0
 };
 
 // Memory of one device, freed with its last owner.

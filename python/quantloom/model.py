@@ -209,7 +209,8 @@ class Model:
         """A sequence with a cache of its own, which later prompts that begin the same way reuse.
 
         Args:
-            prefill_chunk: tokens of a prompt that one pass takes at most; 512 by default.
+            prefill_chunk: tokens of a prompt that one pass takes at most; by default
+                1,024 on a GPU and 512 on the CPU.
 
         Raises:
             OutOfMemory: there is no room for its cache.

@@ -11,9 +11,10 @@ namespace quantloom::kernels {
 
 struct Block {
   RingState rings;
-  StepCopy steps[2];                     // this one and the next
-  StepCopy fetch_steps[fetch_warps][2];  // of the fetching warps, which are ahead
-  float squares[decode_warps];           // x's sums of squares before a norm
+  std::uint32_t stages;         // of the ring that the products before had
+  StepCopy steps[2];            // this one and the next
+  StepCopy fetch_steps[2];      // of the filling warp, which is ahead
+  float squares[decode_warps];  // x's sums of squares before a norm
   int position;
   DecodeLayout layout;
   std::uint64_t* stamps;  // thread 0's, of the step at hand, or null

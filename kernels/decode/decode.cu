@@ -7,33 +7,28 @@
 namespace quantloom::kernels {
 namespace {
 
-__global__ void __launch_bounds__(decode_threads + 32 * fetch_warps, 1)
+__global__ void __launch_bounds__(decode_threads + 32, 1)
     decode_kernel(const __grid_constant__ DecodeProgram program) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) std::uint8_t base[];
   __shared__ Block block;
   const int warp = threadIdx.x / 32;
-  if (threadIdx.x < decode_warps) {
-    for (int i = 0; i < ring_pieces; ++i) {
-      mbarrier_init(shared_address(&block.rings.filled[threadIdx.x][i]), 1);
-    }
-    block.rings.released[threadIdx.x] = 0;
-    block.rings.places[threadIdx.x] = RingPlace();
+  if (threadIdx.x < ring_stages) {
+    mbarrier_init(shared_address(&block.rings.filled[threadIdx.x]), 1);
+    mbarrier_init(shared_address(&block.rings.emptied[threadIdx.x]), stage_pieces);
     mbarrier_init_fence();
   }
   if (threadIdx.x == 0) {
+    block.stages = 0;
     block.layout = program.layout;
     block.position = program.position != nullptr ? *program.position : 0;
     block.stamps = nullptr;
   }
   if (warp == 0) StepWords(program, 0).store(block.steps[0]);
-  if (warp >= decode_warps) {
-    StepWords(program, 0).store(block.fetch_steps[warp - decode_warps][0]);
-  }
+  if (warp == decode_warps) StepWords(program, 0).store(block.fetch_steps[0]);
   __syncthreads();
-  if (warp >= decode_warps) {
-    fetch_weights(program, base + program.layout.ring, block.rings,
-                  block.fetch_steps[warp - decode_warps]);
+  if (warp == decode_warps) {
+    fetch_weights(program, base + program.layout.ring, block.rings, block.fetch_steps);
     return;
   }
 
@@ -53,11 +48,8 @@ __global__ void __launch_bounds__(decode_threads + 32 * fetch_warps, 1)
       const DecodeProduct& product = step.product;
       if (!product.shares_x) convert_x(product, block, base, barrier);
       block.stamp(1);
-      const Output output(product, share, threadIdx.x);
-      multiply_share(product, share, block, base);
-      sync_consumers();
       block.stamp(2);
-      store_share(product, share, output, block, base);
+      multiply_share(product, share, block, base);
     } else {
       attend(step.attention, block, base, barrier);
     }
@@ -84,7 +76,7 @@ cudaError_t decode(const DecodeProgram& program, cudaStream_t stream) {
   if (status != cudaSuccess) return status;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(program.blocks));
-  config.blockDim = dim3(decode_threads + 32 * fetch_warps);
+  config.blockDim = dim3(decode_threads + 32);
   config.dynamicSmemBytes = static_cast<std::size_t>(program.layout.bytes);
   config.stream = stream;
   cudaLaunchAttribute attribute{};

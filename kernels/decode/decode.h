@@ -1,6 +1,6 @@
 // One token through a whole model in one kernel: a persistent block on each multiprocessor walks a
 // list of steps, with a barrier over the grid between a step and one that reads what it wrote. A
-// warp of each block streams the products' weights into shared memory ahead of their use, across
+// thread of each block streams the products' weights into shared memory ahead of their use, across
 // the steps' borders.
 //
 // Needs compute capability 9.0. Raw pointers; nothing here allocates or synchronizes.
@@ -68,8 +68,8 @@ struct DecodeShare {
 // Offsets into a block's shared memory.
 struct DecodeLayout {
   int x_scales = 0, x_sums = 0;  // behind x's values (matmul/one_token.cuh), which are at 0
-  int partial = 0;               // [strips of a share + warps][16] floats
-  int ring = 0, ring_bytes = 0;  // bytes per warp
+  int partial = 0;               // [decode_batch_strips][warps][16] floats
+  int ring = 0, ring_bytes = 0;
   int bytes = 0;
 };
 
@@ -82,7 +82,7 @@ struct DecodeProgram {
   const std::int32_t* position = nullptr;  // of the token, device memory
   int* barrier = nullptr;                  // two integers, zero before the first launch, left zero
   std::uint64_t* stamps = nullptr;         // null, or [steps][blocks][decode_stamps] nanoseconds
-  int in_flight = 0;  // most pieces of one warp's ring on their way at a time; 0: all that fit
+  int in_flight = 0;  // most bytes of a block's weights on their way at a time; 0: all that fit
 };
 constexpr int decode_stamps = 4;  // start, inputs there and converted, sums done, outputs written
 

@@ -1,7 +1,7 @@
-// The stream of weight pieces through a block's shared memory. Each consumer warp has a ring of
-// bytes; a lane of a fetching warp fills it, through all products of the program
-// without a stop at their borders. Both sides place pieces by the same rule: one after another, or
-// at the ring's start where the end is too near.
+// The stream of weight pieces through a block's shared memory, through all products of the program
+// without a stop at their borders. One thread fills a ring with stages of stage_pieces neighbouring
+// pieces of the block's share: a copy of some 20 KB each, since the copy engine takes one at a time
+// from a thread. Piece i of a share is warp i % decode_warps's.
 #pragma once
 
 #include "decode/decode.h"
@@ -12,66 +12,46 @@
 
 namespace quantloom::kernels {
 
-// A place in the byte ring, and the bytes passed so far, gaps included.
-struct RingPlace {
-  int offset = 0;
-  std::uint32_t passed = 0;
-  std::uint32_t count = 0;  // of pieces
-  __device__ void fit(int bytes, int ring_bytes) {
-    if (offset + bytes > ring_bytes) {
-      passed += static_cast<std::uint32_t>(ring_bytes - offset);
-      offset = 0;
-    }
-  }
-  __device__ void advance(int bytes) {
-    offset += bytes, passed += static_cast<std::uint32_t>(bytes), ++count;
-  }
-};
-
 struct RingState {
-  std::uint64_t filled[decode_warps][ring_pieces];
-  std::uint32_t released[decode_warps];  // bytes that a warp has given back, ever
-  RingPlace places[decode_warps];        // of the consumers, between two products
+  std::uint64_t filled[ring_stages];
+  std::uint64_t emptied[ring_stages];  // by the warps of its pieces
+  std::uint32_t offsets[ring_stages];  // in the ring's bytes
+  std::uint32_t ends[ring_stages];     // the filling thread's: RingPlace::passed behind the stage
 };
 
-// What a warp takes of a product: a run of the pieces of its block's strips.
-struct WarpShare {
-  int first, count;  // the block's strips, pairs in gate_up
-  int strips;        // all of them, gates before ups
-  int begin, end;    // pieces
-  __device__ WarpShare(const DecodeProduct& product, DecodeShare share, int warp)
-      : first(share.first),
-        count(share.count),
-        strips(product.epilogue == MatmulEpilogue::gate_up ? 2 * count : count) {
-    const int all = strips * product.pieces;
-    begin = all * warp / decode_warps;
-    end = all * (warp + 1) / decode_warps;
-  }
-};
+// A block's strips in their order: in gate_up an up follows its gate.
+__device__ inline int strips_of(const DecodeProduct& product, DecodeShare share) {
+  return product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
+}
 
-// Strip s of a block's share: which weight, which of its strips, and how many follow there.
+// Strip s of a block's share: which weight, which of its strips, and how many of the share stand
+// there from it on.
 struct LocatedStrip {
   int weight, index, run;
-  __device__ LocatedStrip(const DecodeProduct& product, int first, int count, int s) {
+  __device__ LocatedStrip(const DecodeProduct& product, DecodeShare share, int s) {
     if (product.epilogue == MatmulEpilogue::gate_up) {
-      weight = s >= count;
-      index = first + s - weight * count;
-      run = (1 + weight) * count - s;
+      weight = s % 2, index = share.first + s / 2, run = 1;
       return;
     }
-    const int at = first + s;
+    const int at = share.first + s, last = share.first + share.count;
     weight = 0;
     if (product.weight_count > 1 && at >= product.first[1]) weight = 1;
     if (product.weight_count > 2 && at >= product.first[2]) weight = 2;
     index = at - product.first[weight];
-    const int end = weight + 1 < product.weight_count ? product.first[weight + 1] : first + count;
-    run = min(end, first + count) - at;
+    run = (weight + 1 < product.weight_count ? min(product.first[weight + 1], last) : last) - at;
   }
 };
 
+// Bytes of `count` pieces from piece p < pieces of a strip on.
+__device__ inline int bytes_of_pieces(const DecodeProduct& product, int p, int count) {
+  const int missing = product.piece_bytes - product.tail_bytes;
+  const int bytes = count * product.piece_bytes;
+  return missing == 0 ? bytes : bytes - (p + count) / product.pieces * missing;
+}
+
 // Weights are read once: they should not drive the activations and the cache out of the L2.
-__device__ inline void fetch_piece(std::uint32_t to, const void* from, std::uint32_t bytes,
-                                   std::uint32_t barrier, std::uint64_t policy) {
+__device__ inline void fetch_run(std::uint32_t to, const void* from, int bytes,
+                                 std::uint32_t barrier, std::uint64_t policy) {
 #if defined(QL_BULK_COPY)
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
@@ -81,85 +61,90 @@ __device__ inline void fetch_piece(std::uint32_t to, const void* from, std::uint
 #endif
 }
 
-__device__ inline std::uint32_t load_acquire(std::uint32_t shared) {
-  std::uint32_t value;
-  asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(value) : "r"(shared) : "memory");
-  return value;
-}
+// The filling thread's end of the ring. Stages stand one after another, or at the ring's start
+// where the end is too near.
+class StageQueue {
+ public:
+  __device__ StageQueue(RingState& state, int ring_bytes, int in_flight)
+      : state_(state),
+        filled_(shared_address(state.filled)),
+        emptied_(shared_address(state.emptied)),
+        ring_bytes_(static_cast<std::uint32_t>(ring_bytes)),
+        in_flight_(static_cast<std::uint32_t>(in_flight)) {}
 
-// Whether the copy of piece number `count` of a ring has landed. It has not been asked for later
-// than a ring's turn after it was started, so its barrier is in that phase or the next.
-__device__ inline bool has_landed(std::uint32_t filled, std::uint32_t count) {
-#if defined(QL_BULK_COPY)
-  std::uint32_t done;
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, done;\n}"
-      : "=r"(done)
-      : "r"(filled + 8 * (count % ring_pieces)), "r"(count / ring_pieces & 1)
-      : "memory");
-  return done != 0;
-#else
-  return true;
-#endif
-}
+  // Takes the next stage once its place is free; the copies to `offset` count at `barrier`.
+  __device__ void open(std::uint32_t bytes, std::uint32_t& offset, std::uint32_t& barrier) {
+    if (offset_ + bytes > ring_bytes_) passed_ += ring_bytes_ - offset_, offset_ = 0;
+    while (count_ - released_.count >= ring_stages ||
+           passed_ + bytes - released_.bytes > ring_bytes_) {
+      wait(emptied_, released_);
+    }
+    // What all blocks have asked for stands in the memory's queues before what the consumers read:
+    // a step's inputs, and the barriers between steps.
+    while (in_flight_ != 0 && landed_.count != count_ &&
+           passed_ + bytes - landed_.bytes > in_flight_) {
+      wait(filled_, landed_);
+    }
+    const std::uint32_t slot = count_ % ring_stages;
+    offset = offset_, barrier = filled_ + 8 * slot;
+    offset_ += bytes, passed_ += bytes, ++count_;
+    state_.offsets[slot] = offset;
+    state_.ends[slot] = passed_;
+    mbarrier_expect(barrier, bytes);
+  }
 
-// A fetching warp's whole work.
+ private:
+  struct Behind {
+    std::uint32_t count = 0, bytes = 0;  // of the stages that were waited for
+  };
+  __device__ void wait(std::uint32_t barriers, Behind& behind) {
+    const std::uint32_t slot = behind.count % ring_stages;
+    mbarrier_wait(barriers + 8 * slot, behind.count / ring_stages & 1);
+    behind.bytes = state_.ends[slot];
+    ++behind.count;
+  }
+
+  RingState& state_;
+  std::uint32_t filled_, emptied_, ring_bytes_, in_flight_;
+  std::uint32_t count_ = 0, offset_ = 0;
+  std::uint32_t passed_ = 0;  // bytes, with the gaps at the ring's end
+  Behind released_, landed_;
+};
+
+// The filling warp's whole work: lane 0 copies weights, all read the steps ahead of it.
 __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t* ring,
                                      RingState& state, StepCopy (&copies)[2]) {
 #if defined(QL_BULK_COPY)
-  const int lane = threadIdx.x % 32, fetch_warp = threadIdx.x / 32 - decode_warps;
-  const int warp = fetch_warp * rings_per_fetch_warp + lane % rings_per_fetch_warp;
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  const std::uint32_t slots = shared_address(ring + warp * program.layout.ring_bytes);
-  const std::uint32_t filled = shared_address(&state.filled[warp][0]);
-  const std::uint32_t released = shared_address(&state.released[warp]);
-  const int ring_bytes = program.layout.ring_bytes;
-  const auto in_flight = static_cast<std::uint32_t>(min(program.in_flight, ring_pieces));
-
-  RingPlace place;
+  StageQueue queue(state, program.layout.ring_bytes, program.in_flight);
   for (int i = 0; i < program.step_count; ++i) {
     const StepCopy& step = copies[i % 2];
     const StepWords next(program, i + 1);
-    if (step.get().kind == DecodeStepKind::product && lane < rings_per_fetch_warp) {
+    if (step.get().kind == DecodeStepKind::product && threadIdx.x % 32 == 0) {
       const DecodeProduct& product = step.get().product;
-      const WarpShare share(product, step.share, warp);
-      const int pieces = product.pieces, piece_bytes = product.piece_bytes;
-      const int tail_bytes = product.tail_bytes;
-      const std::int64_t strip_bytes =
-          static_cast<std::int64_t>(pieces - 1) * piece_bytes + tail_bytes;
-      int s = share.begin / pieces, p = share.begin - s * pieces;
-      int run = 0;  // pieces left of the weight
+      const int pieces = product.pieces;
+      const std::int64_t strip_bytes = bytes_of_pieces(product, 0, pieces);
+      int s = 0, p = 0;
+      int run = 0;  // pieces left where `from` points to
       const std::uint8_t* from = nullptr;
-      for (int left = share.end - share.begin; left > 0;) {
-        if (run == 0) {
-          const LocatedStrip strip(product, share.first, share.count, s);
-          from = static_cast<const std::uint8_t*>(product.weights[strip.weight].planes) +
-                 strip.index * strip_bytes + static_cast<std::int64_t>(p) * piece_bytes;
-          run = strip.run * pieces - p;
+      for (int left = strips_of(product, step.share) * pieces; left > 0;) {
+        int wanted = min(left, stage_pieces);
+        left -= wanted;
+        std::uint32_t offset, barrier;
+        queue.open(bytes_of_pieces(product, p, wanted), offset, barrier);
+        while (wanted > 0) {
+          if (run == 0) {
+            const LocatedStrip strip(product, step.share, s);
+            from = static_cast<const std::uint8_t*>(product.weights[strip.weight].planes) +
+                   strip.index * strip_bytes;
+            run = strip.run * pieces;
+          }
+          const int count = min(wanted, run), bytes = bytes_of_pieces(product, p, count);
+          fetch_run(shared_address(ring) + offset, from, bytes, barrier, policy);
+          offset += bytes, from += bytes, run -= count, wanted -= count;
+          for (p += count; p >= pieces; p -= pieces) ++s;
         }
-        place.fit(piece_bytes, ring_bytes);
-        if (place.passed + static_cast<std::uint32_t>(piece_bytes) - load_acquire(released) >
-            static_cast<std::uint32_t>(ring_bytes)) {
-          __nanosleep(64);
-          continue;
-        }
-        // What all multiprocessors have asked for stands in the memory's queues before what the
-        // consumers read: the step's inputs, and the barriers between steps.
-        if (in_flight != 0 && place.count >= in_flight &&
-            !has_landed(filled, place.count - in_flight)) {
-          continue;
-        }
-        const int bytes = p + 1 == pieces ? tail_bytes : piece_bytes;
-        const std::uint32_t barrier = filled + 8 * (place.count % ring_pieces);
-        mbarrier_expect(barrier, bytes);
-        fetch_piece(slots + place.offset, from, bytes, barrier, policy);
-        place.advance(piece_bytes);
-        from += bytes;
-        --left, --run;
-        if (++p == pieces) p = 0, ++s;
       }
     }
     __syncwarp();
@@ -168,43 +153,5 @@ __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t*
   }
 #endif
 }
-
-// The consumer's end of its warp's ring, during one product.
-class PieceQueue {
- public:
-  __device__ PieceQueue(std::uint8_t* ring, int ring_bytes, RingState& state, int warp)
-      : ring_(ring),
-        ring_bytes_(ring_bytes),
-        filled_(shared_address(&state.filled[warp][0])),
-        released_(shared_address(&state.released[warp])),
-        place_(state.places[warp]) {}
-
-  // The next piece, once it is there.
-  __device__ const std::uint8_t* wait(int bytes) {
-    place_.fit(bytes, ring_bytes_);
-    mbarrier_wait(filled_ + 8 * (place_.count % ring_pieces), place_.count / ring_pieces & 1);
-    return ring_ + place_.offset;
-  }
-
-  __device__ void release(int bytes) {
-    place_.advance(bytes);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-      asm volatile("st.release.cta.shared.u32 [%0], %1;" ::"r"(released_), "r"(place_.passed)
-                   : "memory");
-    }
-  }
-
-  __device__ void keep(RingState& state, int warp) const {
-    if (threadIdx.x % 32 == 0) state.places[warp] = place_;
-    __syncwarp();
-  }
-
- private:
-  std::uint8_t* ring_;
-  int ring_bytes_;
-  std::uint32_t filled_, released_;
-  RingPlace place_;
-};
 
 }  // namespace quantloom::kernels

@@ -164,7 +164,7 @@ bool decode_serves(const DecodeAttention& a) {
 bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program) {
   const Device device = current_device();
   if (device.blocks == 0 || step_count == 0) return false;
-  int columns = piece_columns, most_bytes = 0, least_bytes = 1 << 20;
+  int columns = piece_columns, most_bytes = 0;
   bool per_16 = false, has_attention = false;
   for (int i = 0; i < step_count; ++i) {
     if (steps[i].kind == DecodeStepKind::attention) {
@@ -183,9 +183,7 @@ bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeP
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
-    least_bytes = std::min(least_bytes, product.piece_bytes);
   }
-  int strips = 0;
   for (int i = 0; i < step_count;) {
     if (steps[i].kind == DecodeStepKind::attention) {
       ++i;
@@ -197,13 +195,6 @@ bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeP
       ++count;
     }
     if (!share_out(steps + i, count, device.blocks, shares)) return false;
-    for (int k = i; k < i + count; ++k) {
-      const DecodeProduct& product = steps[k].product;
-      for (int b = 0; b < device.blocks; ++b) {
-        const int own = shares[product.share + b].count;
-        strips = std::max(strips, product.epilogue == MatmulEpilogue::gate_up ? 2 * own : own);
-      }
-    }
     i += count;
   }
 
@@ -212,15 +203,13 @@ bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeP
   layout.x_scales = 2 * columns;
   layout.x_sums = layout.x_scales + columns / 8;
   layout.partial = align(layout.x_sums + columns / (per_16 ? 4 : 8));
-  layout.ring = align(layout.partial + (strips + decode_warps) * strip_rows * 4);
+  layout.ring = align(layout.partial + decode_batch_strips * decode_warps * strip_rows * 4);
   if (has_attention) layout.ring = std::max(layout.ring, align(attention_scratch_bytes));
-  // A piece always finds room behind the pieces before it, and each has a barrier of its own.
-  layout.ring_bytes = (device.shared_bytes - decode_static_bytes - layout.ring) / decode_warps;
-  layout.ring_bytes = std::min(layout.ring_bytes / 128 * 128, ring_pieces * least_bytes);
-  layout.bytes = layout.ring + decode_warps * layout.ring_bytes;
+  layout.ring_bytes = (device.shared_bytes - decode_static_bytes - layout.ring) / 128 * 128;
+  layout.bytes = layout.ring + layout.ring_bytes;
   program.step_count = step_count;
   program.blocks = device.blocks;
-  return layout.ring_bytes >= 2 * most_bytes;
+  return layout.ring_bytes >= 2 * stage_pieces * most_bytes;
 }
 
 }  // namespace quantloom::kernels

@@ -145,57 +145,83 @@ __device__ __forceinline__ void convert_x(const DecodeProduct& a, Block& block, 
   }
 }
 
-// The warp's pieces. Its sum of strip s goes to partial[s + warp], a place of its own: from one
-// sum to the next in the order of pieces either the strip or the warp is one further.
+// Strips first .. last - 1 of a block's share, whose sums stand in shared memory together.
+struct StripBatch {
+  int first, last;
+};
+
+// Each warp's sum of a strip has a place of its own, and where a strip has fewer pieces than there
+// are warps, each piece.
+__device__ inline int sums_of_strip(const DecodeProduct& a) { return min(a.pieces, decode_warps); }
+
+// The warp's pieces of a batch.
 template <class P>
-__device__ __noinline__ void multiply_share(const DecodeProduct& a, DecodeShare block_share,
-                                            Block& block, std::uint8_t* base) {
+__device__ __noinline__ void multiply_batch(const DecodeProduct& a, DecodeShare share,
+                                            StripBatch batch, Block& block, std::uint8_t* base) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const SharedX x(block.layout, base);
   float* partial = partial_sums(block.layout, base);
-  PieceQueue queue(base + block.layout.ring + warp * block.layout.ring_bytes,
-                   block.layout.ring_bytes, block.rings, warp);
+  const std::uint8_t* ring = base + block.layout.ring;
+  const std::uint32_t filled = shared_address(block.rings.filled),
+                      emptied = shared_address(block.rings.emptied);
   const OwnColumns own = OwnColumns::of<P>(lane);
-  const WarpShare share(a, block_share, warp);
-  const int pieces = a.pieces;
+  const int pieces = a.pieces, sums_each = sums_of_strip(a);
   const int tail_groups = a.columns / 32 - (pieces - 1) * piece_groups;
-  int s = share.begin / pieces, p = share.begin - s * pieces;
+  const int all = strips_of(a, share) * pieces;
+  const int end = batch.last * pieces;
+  // Where the share ends amid a stage, the warps of the pieces that are missing release it too.
+  const int last = end == all ? (all + stage_pieces - 1) / stage_pieces * stage_pieces : end;
+  int i = batch.first * pieces;
+  i += (warp - i) & (decode_warps - 1);
+  int s = i / pieces, p = i - s * pieces;
   float sum_g = 0, sum_g8 = 0;
-  for (int left = share.end - share.begin; left > 0; --left) {
-    const std::uint8_t* weights = queue.wait(P::piece_bytes);
-    const std::int8_t* values = x.values + p * 512;
-    const float* scales = x.scales + p * piece_groups;
-    const float* sums = x.sums + p * (piece_columns / P::group);
-    if (++p == pieces && tail_groups != piece_groups) {
-      multiply_piece<P>(weights, tail_groups, values, scales, sums, nullptr, lane, own, sum_g,
-                        sum_g8);
-    } else {
-      multiply_piece<P>(weights, piece_groups, values, scales, sums, nullptr, lane, own, sum_g,
-                        sum_g8);
+  for (; i < last; i += decode_warps) {
+    const std::uint32_t stage = block.stages + static_cast<std::uint32_t>(i / stage_pieces);
+    const std::uint32_t slot = stage % ring_stages;
+    mbarrier_wait(filled + 8 * slot, stage / ring_stages & 1);
+    if (i < end) {
+      const int in_stage = i % stage_pieces;
+      int offset = in_stage * P::piece_bytes;
+      if (tail_groups != piece_groups) {
+        offset -= (s - (i - in_stage) / pieces) * (a.piece_bytes - a.tail_bytes);
+      }
+      const std::uint8_t* weights = ring + block.rings.offsets[slot] + offset;
+      const std::int8_t* values = x.values + p * 512;
+      const float* scales = x.scales + p * piece_groups;
+      const float* sums = x.sums + p * (piece_columns / P::group);
+      if (p + 1 == pieces && tail_groups != piece_groups) {
+        multiply_piece<P>(weights, tail_groups, values, scales, sums, nullptr, lane, own, sum_g,
+                          sum_g8);
+      } else {
+        multiply_piece<P>(weights, piece_groups, values, scales, sums, nullptr, lane, own, sum_g,
+                          sum_g8);
+      }
     }
-    queue.release(P::piece_bytes);
-    if (p == pieces || left == 1) {
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(emptied + 8 * slot);
+    if (i >= end) break;
+    if (p + decode_warps >= pieces || i + decode_warps >= end) {
       sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 1);
       sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 1);
       sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 2);
       sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 2);
       if (lane % 4 == 0) {
-        float* to = partial + (s + warp) * strip_rows + lane / 4;
+        const int place = (s - batch.first) * sums_each + (pieces > decode_warps ? warp : p);
+        float* to = partial + place * strip_rows + lane / 4;
         to[0] = sum_g, to[8] = sum_g8;
       }
       sum_g = sum_g8 = 0;
-      p = 0, ++s;
     }
+    for (p += decode_warps; p >= pieces; p -= pieces) ++s;
   }
-  queue.keep(block.rings, warp);
 }
 
-__device__ __forceinline__ void multiply_share(const DecodeProduct& a, DecodeShare share,
-                                               Block& block, std::uint8_t* base) {
+__device__ __forceinline__ void multiply_batch(const DecodeProduct& a, DecodeShare share,
+                                               StripBatch batch, Block& block, std::uint8_t* base) {
   switch (a.format) {
 #define QL_CASE(F)         \
   case formats::F::format: \
-    return multiply_share<Planes<formats::F>>(a, share, block, base);
+    return multiply_batch<Planes<formats::F>>(a, share, batch, block, base);
     QL_DECODE_FORMATS(QL_CASE)
 #undef QL_CASE
     default:
@@ -203,39 +229,28 @@ __device__ __forceinline__ void multiply_share(const DecodeProduct& a, DecodeSha
   }
 }
 
-// Where a thread's row goes, and what its sum is added to.
+// Where a thread's row goes, and what its sum is added to. Thread 16u + r has row r of the batch's
+// u-th strip, in gate_up of its u-th pair.
 struct Output {
   float* to = nullptr;
   float before = 0;
-  __device__ Output(const DecodeProduct& a, const DecodeShare& share, int i) {
-    if (i >= share.count * strip_rows) return;
-    const LocatedStrip at(a, share.first, share.count, i / strip_rows);
+  __device__ Output(const DecodeProduct& a, DecodeShare share, StripBatch batch) {
+    const int strip = strip_of(a), row_in_strip = threadIdx.x % strip_rows;
+    if (batch.first + strip >= batch.last) return;
+    const LocatedStrip at(a, share, batch.first + strip);
     const MatmulWeight& weight = a.weights[at.weight];
-    const int row = at.index * strip_rows + i % strip_rows;
+    const int row = at.index * strip_rows + row_in_strip;
     if (row >= weight.rows) return;
     to = weight.out + row;
     if (weight.bias != nullptr) before = weight.bias[row];
     if (a.epilogue == MatmulEpilogue::add) before += __ldcg(to);
   }
-};
-
-// The sum of one row of strip s over the warps that had a part of it; `all` pieces in all, of which
-// warp w has those from all * w / warps on.
-__device__ inline float strip_sum(const float* partial, int s, int row, int pieces, int all) {
-  // Exact: both numbers stay below 2^21.
-  const float inverse = __frcp_rn(static_cast<float>(all));
-  const auto warp_of = [&](int i) {
-    return static_cast<int>((static_cast<float>((i + 1) * decode_warps) - 0.5f) * inverse);
-  };
-  const int first = warp_of(s * pieces), last = warp_of((s + 1) * pieces - 1);
-  float sum = 0;
-  for (int w = first; w <= last; ++w) {
-    // A warp without pieces has no sum.
-    const bool has_some = all * (w + 1) / decode_warps > all * w / decode_warps;
-    if (has_some) sum += partial[(s + w) * strip_rows + row];
+  // Of the batch; a gate's.
+  __device__ static int strip_of(const DecodeProduct& a) {
+    const int unit = a.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+    return static_cast<int>(threadIdx.x) / strip_rows * unit;
   }
-  return sum;
-}
+};
 
 __device__ inline float inverse_rms(const DecodeProduct& a, const Block& block) {
   if (a.norm == nullptr) return 1.0f;
@@ -245,24 +260,42 @@ __device__ inline float inverse_rms(const DecodeProduct& a, const Block& block) 
   return rsqrtf(sum / static_cast<float>(a.columns) + a.epsilon);
 }
 
-__device__ __forceinline__ void store_share(const DecodeProduct& a, const DecodeShare& share,
-                                            const Output& first, Block& block, std::uint8_t* base) {
-  if (static_cast<int>(threadIdx.x) >= share.count * strip_rows) return;
-  const float* partial = partial_sums(block.layout, base);
+__device__ __forceinline__ void store_batch(const DecodeProduct& a, const Output& output,
+                                            const Block& block, std::uint8_t* base) {
+  static_assert(decode_batch_strips * strip_rows <= decode_threads);
+  if (output.to == nullptr) return;
+  const int sums_each = sums_of_strip(a);
+  const auto total = [&](int strip) {
+    const float* from = partial_sums(block.layout, base) + strip * sums_each * strip_rows +
+                        threadIdx.x % strip_rows;
+    float sum = 0;
+#pragma unroll 4
+    for (int i = 0; i < sums_each; ++i) sum += from[i * strip_rows];
+    return sum;
+  };
+  const int strip = Output::strip_of(a);
   const float factor = inverse_rms(a, block);
-  const bool gated = a.epilogue == MatmulEpilogue::gate_up;
-  const int pieces = a.pieces, all = (gated ? 2 * share.count : share.count) * pieces;
-  for (int i = threadIdx.x; i < share.count * strip_rows; i += decode_threads) {
-    const Output output = i < decode_threads ? first : Output(a, share, i);
-    if (output.to == nullptr) continue;
-    const int s = i / strip_rows, row = i % strip_rows;
-    float value = factor * strip_sum(partial, s, row, pieces, all);
-    if (gated) {
-      const float up = factor * strip_sum(partial, s + share.count, row, pieces, all);
-      value = activate(value, a.activation) * up;
-    }
-    __stcg(output.to, output.before + value);
+  float value = factor * total(strip);
+  if (a.epilogue == MatmulEpilogue::gate_up) {
+    value = activate(value, a.activation) * (factor * total(strip + 1));
   }
+  __stcg(output.to, output.before + value);
+}
+
+// A block's share, once x stands converted in shared memory.
+__device__ __forceinline__ void multiply_share(const DecodeProduct& a, DecodeShare share,
+                                               Block& block, std::uint8_t* base) {
+  const int strips = strips_of(a, share);
+  for (int first = 0; first < strips; first += decode_batch_strips) {
+    if (first > 0) sync_consumers();  // the sums before are stored
+    const StripBatch batch{first, min(strips, first + decode_batch_strips)};
+    const Output output(a, share, batch);
+    multiply_batch(a, share, batch, block, base);
+    sync_consumers();
+    block.stamp(2);
+    store_batch(a, output, block, base);
+  }
+  if (threadIdx.x == 0) block.stages += (strips * a.pieces + stage_pieces - 1) / stage_pieces;
 }
 
 }  // namespace quantloom::kernels

@@ -3,11 +3,11 @@
 
 namespace quantloom::kernels {
 
-constexpr int decode_warps = 16;  // that compute
-constexpr int fetch_warps = 1;    // that stream the weights in
-constexpr int rings_per_fetch_warp = decode_warps / fetch_warps;
+constexpr int decode_warps = 16;  // that compute; one more streams the weights in
 constexpr int decode_threads = 32 * decode_warps;
-constexpr int ring_pieces = 16;            // most pieces in a warp's ring, each with its barrier
+constexpr int stage_pieces = 8;  // neighbours that one copy brings, one for each of eight warps
+constexpr int ring_stages = 16;  // most in the ring; even, so that a place serves the same warps
+constexpr int decode_batch_strips = 16;    // that a block's warps sum between two meetings; even
 constexpr int decode_static_bytes = 7168;  // at most, of statically allocated shared memory
 
 // Attention: peaks, factors, sums (attention.cuh).

@@ -9,10 +9,6 @@
 
 namespace quantloom::kernels {
 
-__device__ inline void mbarrier_arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 // Barriers 1 to 15; `threads` counts those that wait and those that only arrive.
 __device__ inline void named_barrier_wait(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

@@ -34,6 +34,12 @@ __device__ inline void mbarrier_expect(std::uint32_t barrier, std::uint32_t byte
 #endif
 }
 
+__device__ inline void mbarrier_arrive(std::uint32_t barrier) {
+#if defined(QL_BULK_COPY)
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+#endif
+}
+
 __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity) {
 #if defined(QL_BULK_COPY)
   asm volatile(

@@ -60,6 +60,7 @@ struct Ints {
 // this one has started the runtime.
 template <typename Body>
 void in_a_child(Body body) {
+  std::fflush(nullptr);
   const pid_t child = fork();
   if (child == 0) {
     const int before = quantloom::check::failures();
@@ -160,7 +161,7 @@ TEST(launches_that_a_gpu_refuses) {
 }
 
 TEST(dynamic_shared_memory) {
-  Ints out(std::vector<int>(64));
+  Ints out{std::vector<int>(64)};
   fills_shared<<<1, 64, 256>>>(out.memory);
   const std::vector<int> found = out.read();
   for (int i = 0; i < 64; ++i) CHECK(found[i] == 63 - i);
@@ -169,7 +170,7 @@ TEST(dynamic_shared_memory) {
 TEST(blocks_of_a_cooperative_launch_run_side_by_side) {
   int processors = 0;
   CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess);
-  Ints out(std::vector<int>(processors)), arrived({0});
+  Ints out{std::vector<int>(processors)}, arrived({0});
   CHECK(cudaFuncSetAttribute(meets, cudaFuncAttributeMaxDynamicSharedMemorySize, 120 << 10) ==
         cudaSuccess);
   cudaLaunchAttribute attribute{};

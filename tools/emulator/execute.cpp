@@ -60,6 +60,8 @@ void Worker::execute(Warp& warp, std::size_t index) {
     if (c.slice <= 0 or pc >= limit) break;
   }
   warp.groups[index].pc = pc;
+  // The next slice is another group's, which this one may be waiting for.
+  if (c.slice <= 0 and warp.groups.size() > 1) warp.groups[index].behind = true;
 }
 
 bool Worker::special(Warp& warp, std::size_t index, const Instruction& i, std::uint32_t mask) {

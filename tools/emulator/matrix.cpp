@@ -83,7 +83,7 @@ void load_matrices(Context& c, const Instruction& i, u32) {
   const u32* to = c.frame->function->lists.data() + i.list;
   u16 rows[count][8][8];
   for (unsigned l = 0; l < 8 * count; ++l) {
-    std::memcpy(rows[l / 8][l % 8], shared_at(c, read<u32>(c, i.op[0], l), 16, l), 16);
+    std::memcpy(rows[l / 8][l % 8], shared_at(c, read<u32>(c, i.op[1], l), 16, l), 16);
   }
   for (unsigned m = 0; m < count; ++m) {
     for (unsigned l = 0; l < 32; ++l) {

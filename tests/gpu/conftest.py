@@ -1,4 +1,7 @@
-"""Everything in this folder needs an NVIDIA GPU and says so where there is none."""
+"""Everything in this folder needs an NVIDIA GPU and says so where there is none.
+
+The emulator of tools/emulator is a GPU here, except for tests marked `measures_hardware`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,11 @@ import quantloom.cuda
 FOLDER = Path(__file__).parent
 
 
+def emulated() -> bool:
+    status = quantloom.cuda.status()
+    return status.available and quantloom.cuda.devices()[0].name.startswith("emulated GPU")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     status = quantloom.cuda.status()
     for item in items:
@@ -19,3 +27,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.gpu)
         if not status.available:
             item.add_marker(pytest.mark.skip(reason=f"no GPU: {status.reason}"))
+        elif item.get_closest_marker("measures_hardware") is not None and emulated():
+            item.add_marker(pytest.mark.skip(reason="measures hardware, and this GPU is emulated"))

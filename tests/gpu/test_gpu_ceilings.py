@@ -18,6 +18,7 @@ def test_every_byte_is_read(size: int) -> None:
     assert total.numpy()[0] == np.bitwise_xor.reduce(data.view(np.uint32))
 
 
+@pytest.mark.measures_hardware
 def test_rates_are_a_gpu_s() -> None:
     assert 1e11 < read_bandwidth("cuda:0", repeat=2) < 1e14
     try:

@@ -1,0 +1,158 @@
+// mma, ldmatrix, stmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin at 2t (halves, sums) or at
+// 4t (bytes).
+#include "forms.h"
+#include "half.h"
+#include "values.h"
+
+namespace quantloom::emulator {
+namespace {
+
+template <typename T>
+T part_of(u32 word, unsigned n) {
+  return static_cast<T>(word >> 8 * sizeof(T) * n);
+}
+
+struct HalfPart {
+  using Stored = u16;
+  using Sum = f32;
+  static f32 value(u16 bits) { return half_to_float(bits); }
+};
+struct BfloatPart {
+  using Stored = u16;
+  using Sum = f32;
+  static f32 value(u16 bits) { return bfloat_to_float(bits); }
+};
+template <typename T>
+struct BytePart {
+  using Stored = T;
+  using Sum = s32;
+  static s32 value(T bits) { return bits; }
+};
+
+// Sums wrap around as the device's do.
+inline f32 multiply_add(f32 a, f32 b, f32 c) { return a * b + c; }
+inline s32 multiply_add(s32 a, s32 b, s32 c) {
+  return static_cast<s32>(static_cast<u32>(a) * static_cast<u32>(b) + static_cast<u32>(c));
+}
+
+// m16 n8 k `depth`: lists hold the four sums, a, b and the four addends.
+template <typename A, typename B, unsigned depth>
+void multiply(Context& c, const Instruction& i, u32) {
+  using Sum = typename A::Sum;
+  constexpr unsigned per_word = 4 / sizeof(typename A::Stored);
+  constexpr unsigned steps = depth / (4 * per_word);  // words of a row that a lane holds
+  const u32* lists = c.frame->function->lists.data() + i.list;
+  const u32 *a_list = lists + 4, *b_list = a_list + 2 * steps, *c_list = b_list + steps;
+  alignas(64) Sum a[16][depth], b[depth][8], d[16][8];
+  for (unsigned l = 0; l < 32; ++l) {
+    const unsigned g = l / 4, t = l % 4;
+    for (unsigned s = 0; s < steps; ++s) {
+      for (unsigned high = 0; high < 2; ++high) {
+        const u32 word = c.at<const u32>(a_list[2 * s + high])[l];
+        for (unsigned n = 0; n < per_word; ++n) {
+          a[g + 8 * high][4 * per_word * s + per_word * t + n] =
+              A::value(part_of<typename A::Stored>(word, n));
+        }
+      }
+      const u32 word = c.at<const u32>(b_list[s])[l];
+      for (unsigned n = 0; n < per_word; ++n) {
+        b[4 * per_word * s + per_word * t + n][g] = B::value(part_of<typename B::Stored>(word, n));
+      }
+    }
+    for (unsigned n = 0; n < 4; ++n) {
+      d[g + n / 2 * 8][2 * t + n % 2] = read<Sum>(c, c_list[n], l);
+    }
+  }
+  for (unsigned row = 0; row < 16; ++row) {
+    for (unsigned k = 0; k < depth; ++k) {
+      for (unsigned column = 0; column < 8; ++column) {
+        d[row][column] = multiply_add(a[row][k], b[k][column], d[row][column]);
+      }
+    }
+  }
+  for (unsigned l = 0; l < 32; ++l) {
+    for (unsigned n = 0; n < 4; ++n) {
+      write<Sum>(c, lists[n], l, d[l / 4 + n / 2 * 8][2 * (l % 4) + n % 2]);
+    }
+  }
+}
+
+// Lane 8m + r gives the address of row r of matrix m; 16 bytes a row.
+template <unsigned count, bool transposed>
+void load_matrices(Context& c, const Instruction& i, u32) {
+  const u32* to = c.frame->function->lists.data() + i.list;
+  u16 rows[count][8][8];
+  for (unsigned l = 0; l < 8 * count; ++l) {
+    std::memcpy(rows[l / 8][l % 8], shared_at(c, read<u32>(c, i.op[1], l), 16, l), 16);
+  }
+  for (unsigned m = 0; m < count; ++m) {
+    for (unsigned l = 0; l < 32; ++l) {
+      const unsigned r = l / 4, k = 2 * (l % 4);
+      const u32 low = transposed ? rows[m][k][r] : rows[m][r][k];
+      const u32 high = transposed ? rows[m][k + 1][r] : rows[m][r][k + 1];
+      write<u32>(c, to[m], l, low | high << 16);
+    }
+  }
+}
+
+template <unsigned count, bool transposed>
+void store_matrices(Context& c, const Instruction& i, u32) {
+  const u32* from = c.frame->function->lists.data() + i.list;
+  for (unsigned m = 0; m < count; ++m) {
+    u16 rows[8][8];
+    for (unsigned l = 0; l < 32; ++l) {
+      const unsigned r = l / 4, k = 2 * (l % 4);
+      const u32 word = read<u32>(c, from[m], l);
+      (transposed ? rows[k][r] : rows[r][k]) = static_cast<u16>(word);
+      (transposed ? rows[k + 1][r] : rows[r][k + 1]) = static_cast<u16>(word >> 16);
+    }
+    for (unsigned r = 0; r < 8; ++r) {
+      const unsigned l = 8 * m + r;
+      std::memcpy(shared_at(c, read<u32>(c, i.op[0], l), 16, l), rows[r], 16);
+    }
+  }
+  c.progress = true;
+}
+
+template <unsigned count>
+void add_moves(Forms& forms) {
+  for (const char* space : {".shared", ".shared::cta"}) {
+    const std::string size = ".sync.aligned.m8n8.x" + std::to_string(count);
+    const std::string tail = std::string(space) + ".b16";
+    forms["ldmatrix" + size + tail] = {load_matrices<count, false>, "Vm", Kind::converge};
+    forms["ldmatrix" + size + ".trans" + tail] = {load_matrices<count, true>, "Vm",
+                                                  Kind::converge};
+    forms["stmatrix" + size + tail] = {store_matrices<count, false>, "mv", Kind::converge};
+    forms["stmatrix" + size + ".trans" + tail] = {store_matrices<count, true>, "mv",
+                                                  Kind::converge};
+  }
+}
+
+template <typename A, typename B>
+void add_bytes(Forms& forms, const std::string& a, const std::string& b) {
+  const std::string types = ".row.col.s32." + a + "." + b + ".s32";
+  forms["mma.sync.aligned.m16n8k32" + types] = {multiply<BytePart<A>, BytePart<B>, 32>, "Vvvv",
+                                                Kind::converge};
+  forms["mma.sync.aligned.m16n8k16" + types] = {multiply<BytePart<A>, BytePart<B>, 16>, "Vvvv",
+                                                Kind::converge};
+}
+
+}  // namespace
+
+void add_matrix_forms(Forms& forms) {
+  const std::string name = "mma.sync.aligned.m16n8k";
+  const std::string halves = ".row.col.f32.f16.f16.f32", bfloats = ".row.col.f32.bf16.bf16.f32";
+  forms[name + "16" + halves] = {multiply<HalfPart, HalfPart, 16>, "Vvvv", Kind::converge};
+  forms[name + "8" + halves] = {multiply<HalfPart, HalfPart, 8>, "Vvvv", Kind::converge};
+  forms[name + "16" + bfloats] = {multiply<BfloatPart, BfloatPart, 16>, "Vvvv", Kind::converge};
+  forms[name + "8" + bfloats] = {multiply<BfloatPart, BfloatPart, 8>, "Vvvv", Kind::converge};
+  add_bytes<s8, s8>(forms, "s8", "s8");
+  add_bytes<s8, u8>(forms, "s8", "u8");
+  add_bytes<u8, s8>(forms, "u8", "s8");
+  add_bytes<u8, u8>(forms, "u8", "u8");
+  add_moves<1>(forms);
+  add_moves<2>(forms);
+  add_moves<4>(forms);
+}
+
+}  // namespace quantloom::emulator

@@ -1,0 +1,146 @@
+// What the emulated GPU says of itself: an H100's limits with few processors.
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+
+#include "runtime/context.h"
+#include "runtime/tensor_maps.h"
+
+using namespace quantloom::emulator;
+
+namespace {
+
+constexpr int cuda_version = 13000;
+constexpr int l2_bytes = 50 << 20;
+
+cudaError_t attribute(cudaDeviceAttr which, int& value) {
+  switch (which) {
+    case cudaDevAttrComputeCapabilityMajor:
+      value = 9;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      value = 0;
+      return cudaSuccess;
+    case cudaDevAttrCooperativeLaunch:
+    case cudaDevAttrUnifiedAddressing:
+      value = 1;
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      value = settings().processors;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      value = shared_default_bytes;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      value = shared_optin_bytes;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      value = shared_processor_bytes;
+      return cudaSuccess;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      value = shared_reserved_bytes;
+      return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerBlock:
+      value = 1024;
+      return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      value = processor_threads;
+      return cudaSuccess;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+      value = processor_blocks;
+      return cudaSuccess;
+    case cudaDevAttrWarpSize:
+      value = 32;
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      value = l2_bytes;
+      return cudaSuccess;
+    default:
+      say("cudaDeviceGetAttribute: attribute " + std::to_string(which) + " is not known");
+      return cudaErrorNotSupported;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  return answer(Calls::information, [&] {
+    *count = 1;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  return answer(Calls::information, [&] {
+    *device = 0;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaSetDevice(int device) {
+  return answer(Calls::information,
+                [&] { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = cuda_version;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = cuda_version;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
+  return answer(Calls::information,
+                [&] { return device == 0 ? attribute(which, *value) : cudaErrorInvalidDevice; });
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  return answer(Calls::information, [&] {
+    if (device != 0) return cudaErrorInvalidDevice;
+    *properties = {};
+    std::strcpy(properties->name, "emulated GPU (compute capability 9.0, on the CPU)");
+    properties->totalGlobalMem = settings().memory;
+    properties->sharedMemPerBlock = shared_default_bytes;
+    properties->sharedMemPerBlockOptin = shared_optin_bytes;
+    properties->sharedMemPerMultiprocessor = shared_processor_bytes;
+    properties->reservedSharedMemPerBlock = shared_reserved_bytes;
+    properties->regsPerBlock = properties->regsPerMultiprocessor = 65536;
+    properties->warpSize = 32;
+    properties->maxThreadsPerBlock = 1024;
+    properties->maxThreadsPerMultiProcessor = processor_threads;
+    properties->maxBlocksPerMultiProcessor = processor_blocks;
+    const int block[3] = {1024, 1024, 64}, grid[3] = {2147483647, 65535, 65535};
+    std::memcpy(properties->maxThreadsDim, block, sizeof block);
+    std::memcpy(properties->maxGridSize, grid, sizeof grid);
+    properties->totalConstMem = 64 << 10;
+    properties->major = 9;
+    properties->multiProcessorCount = settings().processors;
+    properties->l2CacheSize = l2_bytes;
+    properties->unifiedAddressing = 1;
+    properties->cooperativeLaunch = 1;
+    properties->clusterLaunch = 1;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function,
+                                             unsigned int /*version*/, unsigned long long /*flags*/,
+                                             cudaDriverEntryPointQueryResult* result) {
+  return answer(Calls::information, [&] {
+    const bool known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
+    *function = known ? reinterpret_cast<void*>(&encode_tiled) : nullptr;
+    if (result != nullptr) {
+      *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    }
+    return cudaSuccess;
+  });
+}
+
+}  // extern "C"

@@ -9,12 +9,12 @@ mkdir -p "$build"
 cmake -G Ninja -S . -B "$build" -DQUANTLOOM_EMULATED_GPU=ON \
   -DPython_EXECUTABLE="$(command -v "$python")" >"$build/configure.log" ||
   { cat "$build/configure.log"; exit 1; }
-cmake --build "$build" --target _quantloom -j "${JOBS:-$(nproc)}"
+cmake --build "$build" --target _quantloom_emulated -j "${JOBS:-$(nproc)}"
 # A package of its own, for an extension that emulates must not lie where a wheel is made.
 rm -rf "$build/python"
 mkdir -p "$build/python"
 cp -rs "$PWD/python/quantloom" "$build/python/"
 rm -f "$build"/python/quantloom/_quantloom*.so
-cp "$build"/_quantloom*.so "$build/python/quantloom/"
+cp "$build"/emulated/_quantloom*.so "$build/python/quantloom/"
 [ $# -gt 0 ] || set -- tests/gpu
 PYTHONPATH=$(cd "$build" && pwd)/python exec "$python" -m pytest "$@"

@@ -1,5 +1,4 @@
-# Sets QUANTLOOM_WITH_CUDA and, when it is true, enables the CUDA language with QUANTLOOM_CUDA_ARCHITECTURES
-# and names the library of the CUDA runtime in QUANTLOOM_CUDART.
+# Sets QUANTLOOM_WITH_CUDA and, when it is true, enables the CUDA language with QUANTLOOM_CUDA_ARCHITECTURES.
 # The compiler is looked for on the PATH, under CUDA_HOME or CUDA_PATH, in the usual folders, and where
 # `pip install cuda-toolkit[nvcc,cudart,cccl,crt]` puts it: nvidia/cu13 under site-packages.
 
@@ -10,7 +9,6 @@ if(QUANTLOOM_EMULATED_GPU)
     message(FATAL_ERROR "QUANTLOOM_EMULATED_GPU is for tests and goes into no wheel; build with cmake (tools/emulator/README.md)")
   endif()
   set(cuda_choice ON)
-  set(QUANTLOOM_CUDA_ARCHS 90a)
 endif()
 if(NOT cuda_choice MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "QUANTLOOM_CUDA is '${QUANTLOOM_CUDA}'; it takes AUTO, ON or OFF")
@@ -81,12 +79,14 @@ endif()
 # Machine code for each architecture, and PTX of the last plain one, which later GPUs compile for themselves.
 # Written out as -gencode because CMake before 3.26 does not know 90a.
 function(quantloom_gencode out)
-  if(QUANTLOOM_EMULATED_GPU)
-    # The emulator reads PTX as text.
-    set(${out} -gencode=arch=compute_90a,code=compute_90a --no-compress PARENT_SCOPE)
-    return()
-  endif()
   set(flags "")
+  if(QUANTLOOM_EMULATED_GPU)
+    # The emulator reads PTX as text, and nothing else where no architecture was asked for.
+    list(APPEND flags "-gencode=arch=compute_90a,code=compute_90a" "--no-compress")
+    if(NOT QUANTLOOM_CUDA_ARCHS)
+      set(ARGN "")
+    endif()
+  endif()
   foreach(arch ${ARGN})
     if(NOT arch MATCHES "^[0-9]+a?$")
       message(FATAL_ERROR "QUANTLOOM_CUDA_ARCHS has '${arch}'; an architecture is a number such as 80 or 90a")
@@ -125,13 +125,9 @@ endif()
 set(CUDAToolkit_ROOT ${cuda_root})
 find_package(CUDAToolkit REQUIRED)
 set(QUANTLOOM_WITH_CUDA TRUE)
-set(QUANTLOOM_CUDART CUDA::cudart_static)
-if(QUANTLOOM_EMULATED_GPU)
-  set(QUANTLOOM_CUDART quantloom_emulator)
-  set(CMAKE_CUDA_RUNTIME_LIBRARY None)
-endif()
 string(REPLACE ";" ", " cuda_shown "${QUANTLOOM_CUDA_ARCHITECTURES}")
 message(STATUS "quantloom: with CUDA, nvcc ${CMAKE_CUDA_COMPILER_VERSION}, for ${cuda_shown}")
 if(QUANTLOOM_EMULATED_GPU)
-  message(STATUS "quantloom: kernels run on the CPU, in tools/emulator")
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # kernels/CMakeLists.txt says which
+  message(STATUS "quantloom: and a second time for the emulator of tools/emulator")
 endif()

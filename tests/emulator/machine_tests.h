@@ -1,4 +1,5 @@
-// Little kernels for the emulator's tests: the body in PTX, two buffers, their addresses in %a and %b.
+// Little kernels for the emulator's tests: the body in PTX, two buffers, their addresses in %a and
+// %b.
 #pragma once
 
 #include <cstring>

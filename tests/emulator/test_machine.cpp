@@ -1,4 +1,5 @@
-// The emulator's interpreter: what is easy to get wrong in the flow of warps, in memory and in barriers.
+// The emulator's interpreter: what is easy to get wrong in the flow of warps, in memory and in
+// barriers.
 #include <cmath>
 #include <limits>
 

@@ -86,7 +86,7 @@ TEST(conversions_round_and_saturate) {
   CHECK(a[2] == 0);
   CHECK(a[3] == 0x7fffffffu);
   CHECK(a[4] == 0);
-  CHECK(a[5] == 0x7c00u);                // 65520 rounds to infinity
+  CHECK(a[5] == 0x7c00u);                    // 65520 rounds to infinity
   CHECK(a[6] == (0x3f80u << 16 | 0x3f82u));  // ties to even
   CHECK(a[7] == 0);
   CHECK(a[8] == 0x3f800002u);
@@ -112,8 +112,16 @@ TEST(integers_at_their_limits) {
     st.global.v4.u32 [%a+16], {%r6, %r7, %r8, %r9};
     st.global.v2.u32 [%a+32], {%r10, %r11};)",
                       a, b, {{}, {1, 1, 1}, {}})));
-  const Words expected{0xffffffffu, 0,          0x40000000u, 16, 31, 0xf00u, 0x18u, 0x80000000u,
-                       static_cast<std::uint32_t>(-3), static_cast<std::uint32_t>(-1)};
+  const Words expected{0xffffffffu,
+                       0,
+                       0x40000000u,
+                       16,
+                       31,
+                       0xf00u,
+                       0x18u,
+                       0x80000000u,
+                       static_cast<std::uint32_t>(-3),
+                       static_cast<std::uint32_t>(-1)};
   for (std::size_t i = 0; i < expected.size(); ++i) CHECK(a[i] == expected[i]);
 }
 
@@ -191,7 +199,8 @@ TEST(mma_of_bytes) {
   std::mt19937 random(2);
   for (auto& word : in) word = static_cast<std::uint32_t>(random());
   for (const bool is_signed : {false, true}) {
-    CHECK(fine(run_body(std::string(R"(
+    CHECK(fine(
+        run_body(std::string(R"(
       mul.wide.u32 %rd1, %tid, 24;
       add.s64 %rd2, %a, %rd1;
       ld.global.v2.u32 {%r1, %r2}, [%rd2];
@@ -199,11 +208,12 @@ TEST(mma_of_bytes) {
       ld.global.v2.u32 {%r5, %r6}, [%rd2+16];
       mov.u32 %r7, 3;
       mma.sync.aligned.m16n8k32.row.col.s32.)") +
-                            (is_signed ? "s8" : "u8") + R"(.s8.s32 {%r7,%r8,%r9,%r10}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%r7,%r7,%r7,%r7};
+                     (is_signed ? "s8" : "u8") +
+                     R"(.s8.s32 {%r7,%r8,%r9,%r10}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%r7,%r7,%r7,%r7};
       mul.wide.u32 %rd6, %tid, 16;
       add.s64 %rd7, %b, %rd6;
       st.global.v4.u32 [%rd7], {%r7,%r8,%r9,%r10};)",
-                        in, out)));
+                 in, out)));
     const auto byte = [&](int lane, int word, int n) {
       return static_cast<int>(in[static_cast<std::size_t>(lane * 6 + word)] >> 8 * n & 255);
     };
@@ -259,8 +269,8 @@ TEST(wgmma_of_boxes) {
       return made;
     };
     input[0].maps[0] = map(input[0].a, depth, rows - 3, 64);  // the last three rows are outside
-    input[0].maps[1] = b_transposed ? map(input[0].b, columns, depth, 64)
-                                    : map(input[0].b, depth, columns, 128);
+    input[0].maps[1] =
+        b_transposed ? map(input[0].b, columns, depth, 64) : map(input[0].b, depth, columns, 128);
     Words out(rows * columns);
     std::string body = R"(
       mov.u32 %r1, dynamic;
@@ -278,8 +288,9 @@ TEST(wgmma_of_boxes) {
       cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r2], [%rd1, {%r4, %r4}], [%r3];
 )";
     if (b_transposed) {
-      body += "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r6], "
-              "[%rd1, {%r5, %r4}], [%r3];\n";
+      body +=
+          "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r6], "
+          "[%rd1, {%r5, %r4}], [%r3];\n";
     }
     body += R"(
     READY:
@@ -304,8 +315,9 @@ TEST(wgmma_of_boxes) {
               "setp.ne.b32 %p3, 1, 0;\nadd.s64 %rd2, %rd2, 2;\nadd.s64 %rd3, %rd3, " +
               (b_transposed ? "128" : "2") + ";\n";
     }
-    body += "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n"
-            "mul.wide.u32 %rd4, %tid, 256;\nadd.s64 %rd5, %b, %rd4;\n";
+    body +=
+        "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n"
+        "mul.wide.u32 %rd4, %tid, 256;\nadd.s64 %rd5, %b, %rd4;\n";
     for (int n = 0; n < 64; ++n) {
       body += "st.global.f32 [%rd5+" + std::to_string(4 * n) + "], %f" + std::to_string(n) + ";\n";
     }

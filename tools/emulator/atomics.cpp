@@ -8,8 +8,6 @@
 namespace quantloom::emulator {
 namespace {
 
-
-
 template <typename T, Space space, typename A, auto f>
 void update(Context& c, const Instruction& i, u32 mask) {
   for_lanes(mask, [&](unsigned l) {
@@ -81,16 +79,15 @@ Handler untyped(Space space, std::string_view operation, bool wide) {
 
 u32 add_halves(u32 old, u32 a, u32) {
   const auto sum = [](u32 x, u32 y) {
-    return u32{float_to_half(half_to_float(static_cast<u16>(x)) +
-                             half_to_float(static_cast<u16>(y)))};
+    return u32{
+        float_to_half(half_to_float(static_cast<u16>(x)) + half_to_float(static_cast<u16>(y)))};
   };
   return sum(old, a) | sum(old >> 16, a >> 16) << 16;
 }
 
 }  // namespace
 
-Handler atomic_handler(Space space, std::string_view operation, std::string_view type,
-                       bool wide) {
+Handler atomic_handler(Space space, std::string_view operation, std::string_view type, bool wide) {
   if (type == "u32") return integer<u32>(space, operation, wide);
   if (type == "s32") return integer<s32>(space, operation, wide);
   if (type == "u64") return integer<u64>(space, operation, wide);

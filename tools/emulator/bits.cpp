@@ -58,8 +58,9 @@ U insert(U a, U b, u32 position, u32 length) {
 template <typename U>
 void insert_lanes(Context& c, const Instruction& i, u32 mask) {
   for_lanes(mask, [&](unsigned l) {
-    write<U>(c, i.op[0], l, insert<U>(read<U>(c, i.op[1], l), read<U>(c, i.op[2], l),
-                                      read<u32>(c, i.op[3], l), read<u32>(c, i.op[4], l)));
+    write<U>(c, i.op[0], l,
+             insert<U>(read<U>(c, i.op[1], l), read<U>(c, i.op[2], l), read<u32>(c, i.op[3], l),
+                       read<u32>(c, i.op[4], l)));
   });
 }
 
@@ -101,16 +102,14 @@ void add_counts(Forms& forms, const std::string& number) {
   forms["bfi.b" + number] = {insert_lanes<U>, sizeof(U) == 8 ? "Xxxww" : "Wwwww"};
 }
 
-u32 byte_of(u64 bytes, u32 selector) {
-  const u32 value = static_cast<u32>(bytes >> 8 * (selector & 7)) & 255u;
-  if ((selector & 8) == 0) return value;
-  return (value & 128) != 0 ? 255u : 0u;
+inline u32 byte_of(u32 a, u32 b, u32 selector) {
+  const u32 word = (selector & 4) != 0 ? b : a;
+  const u32 value = (word >> 8 * (selector & 3)) & 255u;
+  return (selector & 8) != 0 ? (value >> 7) * 255u : value;
 }
-u32 permute(u32 a, u32 b, u32 selector) {
-  const u64 bytes = u64{b} << 32 | a;
-  u32 result = 0;
-  for (unsigned n = 0; n < 4; ++n) result |= byte_of(bytes, selector >> 4 * n & 15) << 8 * n;
-  return result;
+inline u32 permute(u32 a, u32 b, u32 selector) {
+  return byte_of(a, b, selector) | byte_of(a, b, selector >> 4) << 8 |
+         byte_of(a, b, selector >> 8) << 16 | byte_of(a, b, selector >> 12) << 24;
 }
 template <int mode>
 u32 permute_mode(u32 a, u32 b, u32 c) {
@@ -129,17 +128,21 @@ template <auto f>
 constexpr auto funnel = [](u32 a, u32 b, u32 c) { return f(u64{b} << 32 | a, c); };
 
 void logic3(Context& c, const Instruction& i, u32 mask) {
-  const u32 table = static_cast<u32>(i.immediate);
-  for_lanes(mask, [&](unsigned l) {
-    const u32 x = read<u32>(c, i.op[1], l), y = read<u32>(c, i.op[2], l);
-    const u32 z = read<u32>(c, i.op[3], l);
+  u32 terms[8];
+  for (unsigned n = 0; n < 8; ++n) terms[n] = (i.immediate >> n & 1) != 0 ? all_lanes : 0;
+  auto* d = c.at<u32>(i.op[0]);
+  const auto *x = c.at<const u32>(i.op[1]), *y = c.at<const u32>(i.op[2]);
+  const auto* z = c.at<const u32>(i.op[3]);
+  u32 results[32];
+  for (unsigned l = 0; l < 32; ++l) {
     u32 result = 0;
-    for (u32 n = 0; n < 8; ++n) {
-      if ((table >> n & 1) == 0) continue;
-      result |= ((n & 4) != 0 ? x : ~x) & ((n & 2) != 0 ? y : ~y) & ((n & 1) != 0 ? z : ~z);
+    for (unsigned n = 0; n < 8; ++n) {
+      result |= terms[n] & ((n & 4) != 0 ? x[l] : ~x[l]) & ((n & 2) != 0 ? y[l] : ~y[l]) &
+                ((n & 1) != 0 ? z[l] : ~z[l]);
     }
-    write<u32>(c, i.op[0], l, result);
-  });
+    results[l] = result;
+  }
+  for_lanes(mask, [&](unsigned l) { d[l] = results[l]; });
 }
 
 template <typename A, typename B>

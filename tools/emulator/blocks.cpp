@@ -47,8 +47,8 @@ std::unique_ptr<Cluster> make_cluster(const LaunchState& state, std::uint64_t nu
     block->at_in_cluster = split_number(rank, shape);
     block->at = {at.x * shape.x + block->at_in_cluster.x, at.y * shape.y + block->at_in_cluster.y,
                  at.z * shape.z + block->at_in_cluster.z};
-    block->number = (std::uint64_t{block->at.z} * launch.grid.y + block->at.y) * launch.grid.x +
-                    block->at.x;
+    block->number =
+        (std::uint64_t{block->at.z} * launch.grid.y + block->at.y) * launch.grid.x + block->at.x;
     const std::size_t end = state.kernel.dynamic_shared_at + launch.dynamic_shared_bytes;
     block->shared_end = static_cast<std::uint32_t>(
         launch.dynamic_shared_bytes == 0 ? shared_begin + state.kernel.static_shared_bytes : end);

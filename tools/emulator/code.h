@@ -26,9 +26,9 @@ enum class Kind : std::uint8_t {
   branch,
   indexed_branch,
   call,
-  leave,    // ret
+  leave,  // ret
   exit,
-  meet,     // waits for the lanes of the member mask in op[meet_operand], then the handler
+  meet,      // waits for the lanes of the member mask in op[meet_operand], then the handler
   converge,  // waits for all live lanes of the warp, then the handler
   block_barrier,
   block_arrive,
@@ -38,19 +38,23 @@ enum class Kind : std::uint8_t {
   yield,          // the handler, then the slice ends
 };
 
+// Mode of Kind::meet: its lanes may come from different instructions.
+inline constexpr std::uint8_t meets_anywhere = 1;
+
 inline constexpr std::uint16_t no_guard = 0xffff;
 inline constexpr std::uint32_t no_operand = 0xffffffffu;
 inline constexpr int operand_count = 6;
 
-// Operands are offsets of 32 lanes' values: even ones in the frame's registers, odd ones (less one) in the
-// function's constants. Predicates are indexes; constant ones are 0 (false) and 1 (true).
+// Operands are offsets of 32 lanes' values: even ones in the frame's registers, odd ones (less one)
+// in the function's constants. Predicates are indexes; constant ones are 0 (false) and 1 (true).
 struct Instruction {
   Handler handler = nullptr;
   std::array<std::uint32_t, operand_count> op{no_operand, no_operand, no_operand,
                                               no_operand, no_operand, no_operand};
   std::int64_t immediate = 0;  // displacement, shift, count, bits of a mode
-  std::uint32_t target = 0;    // branch: instruction; call: index into calls; else as the handler likes
-  std::uint32_t list = 0;      // first of this instruction's entries of FunctionCode::lists
+  std::uint32_t target =
+      0;                   // branch: instruction; call: index into calls; else as the handler likes
+  std::uint32_t list = 0;  // first of this instruction's entries of FunctionCode::lists
   std::uint16_t list_size = 0;
   std::uint16_t guard = no_guard;
   bool guard_negated = false;

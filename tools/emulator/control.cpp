@@ -65,10 +65,10 @@ void add_control_forms(Forms& forms) {
     }
   }
 
-  for (const char* name : {"membar.cta", "membar.gl", "membar.sys", "fence.proxy.async",
-                           "fence.proxy.async.global", "fence.proxy.async.shared::cta",
-                           "fence.proxy.async.shared::cluster", "fence.proxy.alias",
-                           "fence.mbarrier_init.release.cluster"}) {
+  for (const char* name :
+       {"membar.cta", "membar.gl", "membar.sys", "fence.proxy.async", "fence.proxy.async.global",
+        "fence.proxy.async.shared::cta", "fence.proxy.async.shared::cluster", "fence.proxy.alias",
+        "fence.mbarrier_init.release.cluster"}) {
     forms[name] = {fence, ""};
   }
   for (const char* order : {"", ".sc", ".acq_rel", ".acquire", ".release"}) {
@@ -82,11 +82,11 @@ void add_control_forms(Forms& forms) {
                            "wgmma.fence.sync.aligned", "wgmma.commit_group.sync.aligned"}) {
     forms[name] = {nothing, ""};
   }
-  for (const char* name :
-       {"wgmma.wait_group.sync.aligned", "setmaxnreg.inc.sync.aligned.u32",
-        "setmaxnreg.dec.sync.aligned.u32", "prefetch.global.L1", "prefetch.global.L2",
-        "prefetch.L1", "prefetch.L2", "prefetch.tensormap", "prefetch.param.tensormap",
-        "prefetch.const.tensormap", "prefetchu.L1", "discard.global.L2", "applypriority.global.L2::evict_normal"}) {
+  for (const char* name : {"wgmma.wait_group.sync.aligned", "setmaxnreg.inc.sync.aligned.u32",
+                           "setmaxnreg.dec.sync.aligned.u32", "prefetch.global.L1",
+                           "prefetch.global.L2", "prefetch.L1", "prefetch.L2", "prefetch.tensormap",
+                           "prefetch.param.tensormap", "prefetch.const.tensormap", "prefetchu.L1",
+                           "discard.global.L2", "applypriority.global.L2::evict_normal"}) {
     forms[name] = {nothing, "*"};
   }
   for (const char* kind : {"evict_first", "evict_last", "evict_normal", "evict_unchanged"}) {
@@ -108,15 +108,15 @@ void add_control_forms(Forms& forms) {
                                        rank_in(static_cast<u32>(address), rank);
                               }>,
                        "Xxw"};
-  forms["isspacep.shared"] = {
-      is_in_space<[](u64 a) { return (a & window_mask) == shared_window; }>, "Px"};
-  forms["isspacep.local"] = {
-      is_in_space<[](u64 a) { return (a & window_mask) == local_window; }>, "Px"};
-  forms["isspacep.global"] = {
-      is_in_space<[](u64 a) {
-        return (a & window_mask) != local_window and (a & window_mask) != shared_window;
-      }>,
-      "Px"};
+  forms["isspacep.shared"] = {is_in_space<[](u64 a) { return (a & window_mask) == shared_window; }>,
+                              "Px"};
+  forms["isspacep.local"] = {is_in_space<[](u64 a) { return (a & window_mask) == local_window; }>,
+                             "Px"};
+  forms["isspacep.global"] = {is_in_space<[](u64 a) {
+                                return (a & window_mask) != local_window and
+                                       (a & window_mask) != shared_window;
+                              }>,
+                              "Px"};
 }
 
 }  // namespace quantloom::emulator

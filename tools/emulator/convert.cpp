@@ -12,20 +12,20 @@ namespace {
 
 template <typename D, typename A>
 void add_integers(Forms& forms, const std::string& d, const std::string& a) {
-  const char* operands = sizeof(D) == 8 ? (sizeof(A) == 8 ? "Xx" : "Xw")
-                                        : (sizeof(A) == 8 ? "Wx" : "Ww");
+  const char* operands =
+      sizeof(D) == 8 ? (sizeof(A) == 8 ? "Xx" : "Xw") : (sizeof(A) == 8 ? "Wx" : "Ww");
   // A signed result of fewer bits than its register is extended by its sign up to 16 bits.
   constexpr auto plain = [](A value) {
-    using Kept = std::conditional_t<sizeof(D) == 1, std::conditional_t<std::is_signed_v<D>, s16, u16>,
-                                    D>;
+    using Kept =
+        std::conditional_t<sizeof(D) == 1, std::conditional_t<std::is_signed_v<D>, s16, u16>, D>;
     return static_cast<Kept>(static_cast<D>(value));
   };
   using Kept = decltype(plain(A{}));
   constexpr auto clamped = [](A value) {
     using Limits = std::numeric_limits<D>;
     using Wide = __int128;
-    return static_cast<Kept>(static_cast<D>(
-        std::clamp<Wide>(value, static_cast<Wide>(Limits::min()), static_cast<Wide>(Limits::max()))));
+    return static_cast<Kept>(static_cast<D>(std::clamp<Wide>(
+        value, static_cast<Wide>(Limits::min()), static_cast<Wide>(Limits::max()))));
   };
   forms["cvt." + d + "." + a] = {unary<Kept, A, plain>, operands};
   forms["cvt.sat." + d + "." + a] = {unary<Kept, A, clamped>, operands};
@@ -62,10 +62,13 @@ D to_integer(A value) {
 
 template <int mode, typename F, typename D>
 void add_to_integer(Forms& forms, const std::string& f, const std::string& d) {
-  using Kept = std::conditional_t<sizeof(D) == 1, std::conditional_t<std::is_signed_v<D>, s16, u16>, D>;
-  const char* operands = sizeof(D) == 8 ? (sizeof(F) == 8 ? "Xx" : "Xw")
-                                        : (sizeof(F) == 8 ? "Wx" : "Ww");
-  constexpr auto plain = [](F value) { return static_cast<Kept>(to_integer<mode, false, D>(value)); };
+  using Kept =
+      std::conditional_t<sizeof(D) == 1, std::conditional_t<std::is_signed_v<D>, s16, u16>, D>;
+  const char* operands =
+      sizeof(D) == 8 ? (sizeof(F) == 8 ? "Xx" : "Xw") : (sizeof(F) == 8 ? "Wx" : "Ww");
+  constexpr auto plain = [](F value) {
+    return static_cast<Kept>(to_integer<mode, false, D>(value));
+  };
   constexpr auto ftz = [](F value) { return static_cast<Kept>(to_integer<mode, true, D>(value)); };
   const std::string rounding = integral_names[mode];
   forms["cvt" + rounding + "." + d + "." + f] = {unary<Kept, F, plain>, operands};
@@ -88,8 +91,8 @@ D in_mode(A value) {
 
 template <typename D, typename A>
 void add_rounded(Forms& forms, const std::string& d, const std::string& a) {
-  const char* operands = sizeof(D) == 8 ? (sizeof(A) == 8 ? "Xx" : "Xw")
-                                        : (sizeof(A) == 8 ? "Wx" : "Ww");
+  const char* operands =
+      sizeof(D) == 8 ? (sizeof(A) == 8 ? "Xx" : "Xw") : (sizeof(A) == 8 ? "Wx" : "Ww");
   const std::string tail = "." + d + "." + a;
   forms["cvt.rn" + tail] = {unary<D, A, in_mode<FE_TONEAREST, D, A>>, operands};
   forms["cvt.rz" + tail] = {unary<D, A, in_mode<FE_TOWARDZERO, D, A>>, operands};
@@ -159,14 +162,14 @@ f32 saturated(f32 value) { return value > 0 ? (value < 1 ? value : 1.0f) : 0.0f;
 void add_halves(Forms& forms) {
   forms["cvt.f32.f16"] = {unary<f32, u16, half_to_float>, "Ww"};
   forms["cvt.f32.bf16"] = {unary<f32, u16, bfloat_to_float>, "Ww"};
-  forms["cvt.f64.f16"] = {
-      unary<f64, u16, [](u16 a) { return static_cast<f64>(half_to_float(a)); }>, "Xw"};
+  forms["cvt.f64.f16"] = {unary<f64, u16, [](u16 a) { return static_cast<f64>(half_to_float(a)); }>,
+                          "Xw"};
   forms["cvt.rn.f16.f32"] = {unary<u16, f32, float_to_half>, "Ww"};
   forms["cvt.rz.f16.f32"] = {unary<u16, f32, toward_zero<false>>, "Ww"};
   forms["cvt.rn.bf16.f32"] = {unary<u16, f32, float_to_bfloat>, "Ww"};
   forms["cvt.rz.bf16.f32"] = {unary<u16, f32, toward_zero<true>>, "Ww"};
-  forms["cvt.rn.f16.f64"] = {
-      unary<u16, f64, [](f64 a) { return float_to_half(to_odd_float(a)); }>, "Wx"};
+  forms["cvt.rn.f16.f64"] = {unary<u16, f64, [](f64 a) { return float_to_half(to_odd_float(a)); }>,
+                             "Wx"};
   forms["cvt.rn.f16x2.f32"] = {binary<u32, f32, f32, pair<false, float_to_half>>, "Www"};
   forms["cvt.rn.bf16x2.f32"] = {binary<u32, f32, f32, pair<false, float_to_bfloat>>, "Www"};
   forms["cvt.rz.f16x2.f32"] = {binary<u32, f32, f32, pair<false, toward_zero<false>>>, "Www"};
@@ -218,8 +221,8 @@ void add_convert_forms(Forms& forms) {
   forms["cvt.f64.f32"] = {unary<f64, f32, [](f32 a) { return static_cast<f64>(a); }>, "Xw"};
   forms["cvt.sat.f32.f32"] = {unary<f32, f32, saturated>, "Ww"};
   forms["cvt.ftz.f32.f32"] = {unary<f32, f32, flushed<f32>>, "Ww"};
-  forms["cvt.ftz.sat.f32.f32"] = {
-      unary<f32, f32, [](f32 a) { return saturated(flushed(a)); }>, "Ww"};
+  forms["cvt.ftz.sat.f32.f32"] = {unary<f32, f32, [](f32 a) { return saturated(flushed(a)); }>,
+                                  "Ww"};
 }
 
 }  // namespace quantloom::emulator

@@ -141,8 +141,8 @@ void bulk_copy(Context& c, const Instruction& i, u32 mask) {
     copy.bytes = read<u32>(c, i.op[2], l);
     if (copy.bytes % 16 != 0 or copy.from % 16 != 0) {
       stop(Fault::Kind::misaligned_address, l,
-           "a bulk copy's address and bytes are multiples of 16, not " +
-               std::to_string(copy.from) + " and " + std::to_string(copy.bytes));
+           "a bulk copy's address and bytes are multiples of 16, not " + std::to_string(copy.from) +
+               " and " + std::to_string(copy.bytes));
     }
     check_global(c, copy.from, copy.bytes, l);
     std::optional<u32> blocks;
@@ -268,8 +268,7 @@ std::size_t do_copies(Context& c) {
 void add_async_forms(Forms& forms) {
   add_mbarrier_forms(forms);
   for (const std::string to : {"shared::cluster", "shared::cta"}) {
-    const std::string plain =
-        "cp.async.bulk." + to + ".global.mbarrier::complete_tx::bytes";
+    const std::string plain = "cp.async.bulk." + to + ".global.mbarrier::complete_tx::bytes";
     forms[plain] = {bulk_copy<false>, "mgwm"};
     forms[plain + ".L2::cache_hint"] = {bulk_copy<false>, "mgwm*"};
     forms[plain + ".multicast::cluster"] = {bulk_copy<true>, "mgwmw"};
@@ -296,7 +295,7 @@ void add_async_forms(Forms& forms) {
     for (const char* hint : {"", ".L2::64B", ".L2::128B", ".L2::256B"}) {
       for (const char* space : {"shared", "shared::cta"}) {
         forms[std::string("cp.async.") + kind + "." + space + ".global" + hint] = {small_copy,
-                                                                                  "mgw?w"};
+                                                                                   "mgw?w"};
       }
     }
   }

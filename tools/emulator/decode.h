@@ -34,7 +34,8 @@ struct RegisterUse {
   std::uint32_t number = 0;
   bool written = false;
 };
-inline constexpr std::uint32_t guard_field = 15, first_list_field = 16;  // and of the function's lists
+inline constexpr std::uint32_t guard_field = 15,
+                               first_list_field = 16;  // and of the function's lists
 
 enum class RegisterClass : std::uint8_t { predicate, narrow, wide };
 inline constexpr std::uint8_t fixed_register = 0x80;  // set with the frame, never shared

@@ -71,7 +71,8 @@ void Decoder::move(std::string_view type) {
   if (to.kind == Term::Kind::list or from.kind == Term::Kind::list) {
     const bool unpacks = to.kind == Term::Kind::list;
     const auto parts = static_cast<unsigned>(unpacks ? to.parts.size() : from.parts.size());
-    now_.handler = unpacks ? unpack_handler(parts, bits / parts) : pack_handler(parts, bits / parts);
+    now_.handler =
+        unpacks ? unpack_handler(parts, bits / parts) : pack_handler(parts, bits / parts);
     if (now_.handler == nullptr) unknown("mov." + std::string(type) + " of such a vector");
     if (unpacks) {
       for (const Term& part : to.parts) {

@@ -11,8 +11,8 @@ void Decoder::unknown(std::string_view opcode) const {
 
 std::optional<Decoder::Register> Decoder::find_register(std::string_view name) const {
   std::size_t digits = 0;
-  while (digits < name.size() and std::isdigit(static_cast<unsigned char>(
-                                      name[name.size() - 1 - digits])) != 0) {
+  while (digits < name.size() and
+         std::isdigit(static_cast<unsigned char>(name[name.size() - 1 - digits])) != 0) {
     ++digits;
   }
   const std::string_view prefix = name.substr(0, name.size() - digits);
@@ -258,8 +258,8 @@ void Decoder::wide_address(int index, const Term& term) {
   }
 }
 
-// [base + displacement] of a load or a store; the displacement becomes `immediate`. The space is made that of a
-// parameter's place where it was one of parameters.
+// [base + displacement] of a load or a store; the displacement becomes `immediate`. The space is
+// made that of a parameter's place where it was one of parameters.
 bool Decoder::address(int index, const Term& term, Space& space) {
   if (term.kind != Term::Kind::address) cursor_.fail_at(begin_, "expected an address");
   now_.immediate = static_cast<std::int64_t>(term.number);

@@ -24,8 +24,8 @@ Decoder::Decoder(FunctionCode& code, Cursor body, const Environment& environment
     : code_(code), cursor_(body), environment_(environment), is_kernel_(signature == nullptr) {
   scopes_.emplace_back();
   for (const Variable& parameter : parameters) {
-    scopes_[0].symbols[parameter.name] = {
-        is_kernel_ ? Place::kernel_parameter : Place::local, parameter.offset};
+    scopes_[0].symbols[parameter.name] = {is_kernel_ ? Place::kernel_parameter : Place::local,
+                                          parameter.offset};
   }
   if (signature != nullptr) {
     for (const Variable& result : signature->results) {
@@ -211,8 +211,8 @@ void Decoder::branch(std::string_view opcode) {
     if (terms_.size() != 2) cursor_.fail_at(begin_, "expected an index and a label");
     now_.kind = Kind::indexed_branch;
     source(0, terms_[0], false);
-    jumps_.push_back({static_cast<std::uint32_t>(code_.instructions.size()), terms_[1].text,
-                      scope_, begin_, -2, 0});
+    jumps_.push_back({static_cast<std::uint32_t>(code_.instructions.size()), terms_[1].text, scope_,
+                      begin_, -2, 0});
     return;
   }
   now_.kind = Kind::branch;

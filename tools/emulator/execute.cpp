@@ -30,8 +30,8 @@ void Worker::execute(Warp& warp, std::size_t index) {
   Frame* frame = warp.groups[index].frame;
   c.frame = frame;
   c.base[0] = frame->registers;
-  c.base[1] = reinterpret_cast<std::byte*>(
-      const_cast<std::uint64_t*>(frame->function->constants.data()));
+  c.base[1] =
+      reinterpret_cast<std::byte*>(const_cast<std::uint64_t*>(frame->function->constants.data()));
   c.predicates = frame->predicates.data();
   backward_ = 0;
   const Instruction* code = frame->function->instructions.data();
@@ -246,12 +246,11 @@ bool Worker::meet(Warp& warp, std::size_t index, const Instruction& i, std::uint
   if ((members & ~group.mask) != 0) {
     group.state = GroupState::meeting;
     group.members = members;
-    // bar.warp.sync lets its lanes come from different places.
-    if (i.op[1] != no_operand or i.kind != Kind::meet) return false;
+    if (i.kind != Kind::meet or i.mode != meets_anywhere) return false;
     const auto waits_here = [&](const Group& other) {
       const Instruction& its = other.frame->function->instructions[other.pc];
       return other.state == GroupState::meeting and other.members == members and
-             its.kind == Kind::meet and its.handler == i.handler;
+             its.kind == Kind::meet and its.mode == meets_anywhere;
     };
     std::uint32_t come = 0;
     for (const Group& other : warp.groups) come |= waits_here(other) ? other.mask : 0;

@@ -1,5 +1,5 @@
-// The instructions whose spelling alone decides the handler. Those of many independent modifiers are decoded in
-// decode_*.cpp.
+// The instructions whose spelling alone decides the handler. Those of many independent modifiers
+// are decoded in decode_*.cpp.
 #pragma once
 
 #include <string>
@@ -10,9 +10,9 @@
 
 namespace quantloom::emulator {
 
-// Operands, one letter each, in the order of the text: W X P a 32-bit, 64-bit or predicate destination, Q a second
-// predicate destination after a bar, which may be missing; w x p sources; i an integer constant; ? before a source:
-// it may be missing.
+// Operands, one letter each, in the order of the text: W X P a 32-bit, 64-bit or predicate
+// destination, Q a second predicate destination after a bar, which may be missing; w x p sources; i
+// an integer constant; ? before a source: it may be missing.
 struct Form {
   Handler handler = nullptr;
   std::string operands;

@@ -1,5 +1,5 @@
-// Arithmetic of halves and bfloat16 numbers, alone and in pairs. Sums and products of two are exact enough in
-// float32 for a second rounding to change nothing; a fused product goes through float64.
+// Arithmetic of halves and bfloat16 numbers, alone and in pairs. Sums and products of two are exact
+// enough in float32 for a second rounding to change nothing; a fused product goes through float64.
 #include "half.h"
 
 #include "forms.h"
@@ -18,9 +18,8 @@ u16 narrow(float value) {
 }
 
 template <bool bfloat, auto f>
-constexpr auto one2 = [](u16 a, u16 b) -> u16 {
-  return narrow<bfloat>(f(widen<bfloat>(a), widen<bfloat>(b)));
-};
+constexpr auto one2 =
+    [](u16 a, u16 b) -> u16 { return narrow<bfloat>(f(widen<bfloat>(a), widen<bfloat>(b))); };
 template <bool bfloat, bool relu>
 constexpr auto fused = [](u16 a, u16 b, u16 c) -> u16 {
   const double product = static_cast<double>(widen<bfloat>(a)) * widen<bfloat>(b);
@@ -41,8 +40,8 @@ constexpr auto pair2 = [](u32 a, u32 b) -> u32 {
 template <auto f>
 constexpr auto pair3 = [](u32 a, u32 b, u32 c) -> u32 {
   return f(static_cast<u16>(a), static_cast<u16>(b), static_cast<u16>(c)) |
-         static_cast<u32>(f(static_cast<u16>(a >> 16), static_cast<u16>(b >> 16),
-                            static_cast<u16>(c >> 16)))
+         static_cast<u32>(
+             f(static_cast<u16>(a >> 16), static_cast<u16>(b >> 16), static_cast<u16>(c >> 16)))
              << 16;
 };
 

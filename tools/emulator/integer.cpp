@@ -53,8 +53,8 @@ T add(T a, T b) {
 }
 template <typename T>
 T saturate(s64 value) {
-  return static_cast<T>(std::clamp<s64>(value, std::numeric_limits<T>::min(),
-                                        std::numeric_limits<T>::max()));
+  return static_cast<T>(
+      std::clamp<s64>(value, std::numeric_limits<T>::min(), std::numeric_limits<T>::max()));
 }
 
 template <typename T>
@@ -62,10 +62,8 @@ void add_arithmetic(Forms& forms, const std::string& type) {
   using U = Unsigned<T>;
   const char* two = letters<T>("Www", "Xxx");
   const char* three = letters<T>("Wwww", "Xxxx");
-  forms["add." + type] = {
-      binary<U, U, U, [](U a, U b) { return static_cast<U>(a + b); }>, two};
-  forms["sub." + type] = {
-      binary<U, U, U, [](U a, U b) { return static_cast<U>(a - b); }>, two};
+  forms["add." + type] = {binary<U, U, U, [](U a, U b) { return static_cast<U>(a + b); }>, two};
+  forms["sub." + type] = {binary<U, U, U, [](U a, U b) { return static_cast<U>(a - b); }>, two};
   // 16-bit factors become ints: their product must not overflow one.
   forms["mul.lo." + type] = {
       binary<U, U, U, [](U a, U b) { return static_cast<U>(Slot<U>{a} * Slot<U>{b}); }>, two};

@@ -19,41 +19,94 @@ std::byte* locate(Context& c, u64 address, unsigned bytes, unsigned lane) {
   return reinterpret_cast<std::byte*>(address);
 }
 
-template <Space space, typename A>
-u64 address_of(Context& c, const Instruction& i, u32 operand, unsigned lane) {
-  (void)space;
+template <typename A>
+u64 address_of(const Context& c, const Instruction& i, u32 operand, unsigned lane) {
   return c.at<const A>(operand)[lane] + static_cast<u64>(i.immediate);
 }
 
+// Host addresses of all active lanes, where one check is enough for them: all in one allocation,
+// and aligned. False where the lanes have to be looked at one by one.
+template <Space space, typename A>
+bool locate_all(Context& c, const Instruction& i, u32 operand, u32 mask, unsigned bytes,
+                std::byte* (&places)[32]) {
+  if constexpr (space != Space::global and space != Space::shared) return false;
+  if (mask != all_lanes) return false;
+  const A* addresses = c.at<const A>(operand);
+  if constexpr (space == Space::global) {
+    const u64 begin = c.range.begin, size = c.range.end - begin;
+    if (size < bytes) return false;
+    u64 beyond = 0, bits = 0;
+    for (unsigned l = 0; l < 32; ++l) {
+      const u64 address = addresses[l] + static_cast<u64>(i.immediate);
+      places[l] = reinterpret_cast<std::byte*>(address);
+      // The difference's highest bit where the address is below or above.
+      beyond |= (address - begin) | (size - bytes - (address - begin));
+      bits |= address;
+    }
+    return (beyond >> 63) == 0 and (bits & (bytes - 1)) == 0;
+  } else {
+    const u32 size = c.block->shared_end - shared_begin;
+    if (size < bytes) return false;
+    u32 beyond = 0, bits = 0;
+    for (unsigned l = 0; l < 32; ++l) {
+      const u32 address = static_cast<u32>(addresses[l]) + static_cast<u32>(i.immediate);
+      places[l] = c.block->shared + address;
+      beyond |= (address - shared_begin) | (size - bytes - (address - shared_begin));
+      bits |= address;
+    }
+    return (beyond >> 31) == 0 and (bits & (bytes - 1)) == 0;
+  }
+}
+
 // Ordered accesses may be those that another thread's are compared with.
+template <typename T, bool ordered>
+T load_one(std::byte* from) {
+  if constexpr (ordered) {
+    return std::atomic_ref<T>(*reinterpret_cast<T*>(from)).load();
+  } else {
+    T value;
+    std::memcpy(&value, from, sizeof(T));
+    return value;
+  }
+}
+template <typename T, bool ordered>
+void store_one(std::byte* to, T value) {
+  if constexpr (ordered) {
+    std::atomic_ref<T>(*reinterpret_cast<T*>(to)).store(value);
+  } else {
+    std::memcpy(to, &value, sizeof(T));
+  }
+}
+
+// Signed parts fill the whole register: the decoder widens by converting from it.
+template <typename T>
+Slot<T> extended(T value) {
+  if constexpr (sizeof(T) < 4 and std::is_signed_v<T>) {
+    return static_cast<u32>(static_cast<s32>(value));
+  } else {
+    return to_slot<T>(value);
+  }
+}
+
 template <Space space, typename T, typename A, bool ordered>
 void load(Context& c, const Instruction& i, u32 mask) {
   const u32* to = c.frame->function->lists.data() + i.list;
   const unsigned count = i.list_size;
-  const auto one = [&](unsigned l) {
-    const std::byte* from =
-        locate<space>(c, address_of<space, A>(c, i, i.op[1], l), sizeof(T) * count, l);
+  std::byte* places[32];
+  if (locate_all<space, A>(c, i, i.op[1], mask, sizeof(T) * count, places)) {
     for (unsigned n = 0; n < count; ++n) {
-      T value;
-      if constexpr (ordered) {
-        value = std::atomic_ref<T>(
-                    *reinterpret_cast<T*>(const_cast<std::byte*>(from) + n * sizeof(T)))
-                    .load();
-      } else {
-        std::memcpy(&value, from + n * sizeof(T), sizeof(T));
-      }
-      if constexpr (sizeof(T) < 4 and std::is_signed_v<T>) {
-        // The whole register: the decoder widens by converting from it.
-        c.at<u32>(to[n])[l] = static_cast<u32>(static_cast<s32>(value));
-      } else {
-        write<T>(c, to[n], l, value);
+      auto* d = c.at<Slot<T>>(to[n]);
+      for (unsigned l = 0; l < 32; ++l) {
+        d[l] = extended<T>(load_one<T, ordered>(places[l] + n * sizeof(T)));
       }
     }
-  };
-  if (mask == all_lanes) {
-    for (unsigned l = 0; l < 32; ++l) one(l);
   } else {
-    for_lanes(mask, one);
+    for_lanes(mask, [&](unsigned l) {
+      std::byte* from = locate<space>(c, address_of<A>(c, i, i.op[1], l), sizeof(T) * count, l);
+      for (unsigned n = 0; n < count; ++n) {
+        c.at<Slot<T>>(to[n])[l] = extended<T>(load_one<T, ordered>(from + n * sizeof(T)));
+      }
+    });
   }
   if constexpr (ordered) c.charge(100);
 }
@@ -62,22 +115,21 @@ template <Space space, typename T, typename A, bool ordered>
 void store(Context& c, const Instruction& i, u32 mask) {
   const u32* from = c.frame->function->lists.data() + i.list;
   const unsigned count = i.list_size;
-  const auto one = [&](unsigned l) {
-    std::byte* to =
-        locate<space>(c, address_of<space, A>(c, i, i.op[0], l), sizeof(T) * count, l);
+  std::byte* places[32];
+  if (locate_all<space, A>(c, i, i.op[0], mask, sizeof(T) * count, places)) {
     for (unsigned n = 0; n < count; ++n) {
-      const T value = read<T>(c, from[n], l);
-      if constexpr (ordered) {
-        std::atomic_ref<T>(*reinterpret_cast<T*>(to + n * sizeof(T))).store(value);
-      } else {
-        std::memcpy(to + n * sizeof(T), &value, sizeof(T));
+      const auto* a = c.at<const Slot<T>>(from[n]);
+      for (unsigned l = 0; l < 32; ++l) {
+        store_one<T, ordered>(places[l] + n * sizeof(T), from_slot<T>(a[l]));
       }
     }
-  };
-  if (mask == all_lanes) {
-    for (unsigned l = 0; l < 32; ++l) one(l);
   } else {
-    for_lanes(mask, one);
+    for_lanes(mask, [&](unsigned l) {
+      std::byte* to = locate<space>(c, address_of<A>(c, i, i.op[0], l), sizeof(T) * count, l);
+      for (unsigned n = 0; n < count; ++n) {
+        store_one<T, ordered>(to + n * sizeof(T), read<T>(c, from[n], l));
+      }
+    });
   }
   if constexpr (space != Space::local) c.progress = true;
 }

@@ -1,6 +1,7 @@
-// A GPU of compute capability 9.0 on the CPU: it interprets the PTX that nvcc made of the kernels, warp by
-// warp, so that a machine without a GPU can hold every kernel against its reference. It checks what
-// compute-sanitizer's memcheck checks (addresses, alignment) and says what a hang waits for. It tells nothing about speed.
+// A GPU of compute capability 9.0 on the CPU: it interprets the PTX that nvcc made of the kernels,
+// warp by warp, so that a machine without a GPU can hold every kernel against its reference. It
+// checks what compute-sanitizer's memcheck checks (addresses, alignment) and says what a hang waits
+// for. It tells nothing about speed.
 //
 // Source: "Parallel Thread Execution ISA", NVIDIA, version 9.0.
 #pragma once
@@ -37,8 +38,8 @@ class Memory {
   std::map<std::uintptr_t, std::uintptr_t> ranges_;
 };
 
-// What ends a launch early: its kind decides the CUDA error, its text names the kernel, block, thread, PTX line
-// and what was wrong.
+// What ends a launch early: its kind decides the CUDA error, its text names the kernel, block,
+// thread, PTX line and what was wrong.
 struct Fault {
   enum class Kind { illegal_address, misaligned_address, trap, illegal_instruction, hang } kind;
   std::string text;
@@ -62,16 +63,17 @@ class Kernel {
   const struct KernelCode* code = nullptr;
 };
 
-// One PTX text. Throws std::runtime_error with line and reason for what it does not know: an unknown instruction
-// is an error when the module is read, never when it runs.
+// One PTX text. Throws std::runtime_error with line and reason for what it does not know: an
+// unknown instruction is an error when the module is read, never when it runs.
 class Module {
  public:
   explicit Module(std::string_view ptx);
   ~Module();
   const Kernel* kernel(std::string_view name) const;  // null where there is none
   std::vector<const Kernel*> kernels() const;
-  void* variable(std::string_view name, std::size_t* bytes) const;  // .global and .const; null where there is none
-  void register_variables(Memory& memory) const;                    // so that kernels may read them
+  void* variable(std::string_view name,
+                 std::size_t* bytes) const;       // .global and .const; null where there is none
+  void register_variables(Memory& memory) const;  // so that kernels may read them
  private:
   struct Contents;
   std::unique_ptr<Contents> contents_;
@@ -81,7 +83,7 @@ struct Launch {
   const Kernel* kernel = nullptr;
   Dim3 grid, block, cluster;
   std::size_t dynamic_shared_bytes = 0;
-  bool cooperative = false;  // all blocks run side by side
+  bool cooperative = false;          // all blocks run side by side
   const void* parameters = nullptr;  // parameter_bytes() of them
 };
 
@@ -89,8 +91,10 @@ struct Statistics {
   std::uint64_t warp_instructions = 0;
 };
 
-// Runs a launch to its end. Returns what stopped it early. Blocks are spread over host threads; blocks of a
-// cooperative launch, and of one cluster, run side by side, so that they can wait for each other.
-std::optional<Fault> run(const Launch& launch, const Memory& memory, Statistics* statistics = nullptr);
+// Runs a launch to its end. Returns what stopped it early. Blocks are spread over host threads;
+// blocks of a cooperative launch, and of one cluster, run side by side, so that they can wait for
+// each other.
+std::optional<Fault> run(const Launch& launch, const Memory& memory,
+                         Statistics* statistics = nullptr);
 
 }  // namespace quantloom::emulator

@@ -1,5 +1,5 @@
-// mma, ldmatrix, stmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin at 2t (halves, sums) or at
-// 4t (bytes).
+// mma, ldmatrix, stmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin at 2t
+// (halves, sums) or at 4t (bytes).
 #include "forms.h"
 #include "half.h"
 #include "values.h"
@@ -7,11 +7,7 @@
 namespace quantloom::emulator {
 namespace {
 
-template <typename T>
-T part_of(u32 word, unsigned n) {
-  return static_cast<T>(word >> 8 * sizeof(T) * n);
-}
-
+// Types of a matrix: how they are stored, and what they are multiplied as.
 struct HalfPart {
   using Stored = u16;
   using Sum = f32;
@@ -29,51 +25,65 @@ struct BytePart {
   static s32 value(T bits) { return bits; }
 };
 
+inline f32 multiply_add(f32 a, f32 b, f32 c) {
+#if defined(__FP_FAST_FMAF)
+  return __builtin_fmaf(a, b, c);  // the same, for the product is exact
+#else
+  return a * b + c;
+#endif
+}
 // Sums wrap around as the device's do.
-inline f32 multiply_add(f32 a, f32 b, f32 c) { return a * b + c; }
 inline s32 multiply_add(s32 a, s32 b, s32 c) {
-  return static_cast<s32>(static_cast<u32>(a) * static_cast<u32>(b) + static_cast<u32>(c));
+  return static_cast<s32>(static_cast<u32>(a * b) + static_cast<u32>(c));
+}
+
+// A register of the 32 lanes is eight rows of 16 bytes: to rows of `across` numbers.
+template <typename Part, unsigned across>
+void widen(const Context& c, u32 operand, typename Part::Sum (*rows)[across]) {
+  using Stored = typename Part::Stored;
+  constexpr unsigned per_row = 16 / sizeof(Stored);
+  const auto* words = c.at<const std::byte>(operand);
+  for (unsigned row = 0; row < 8; ++row) {
+    Stored stored[per_row];
+    std::memcpy(stored, words + 16 * row, 16);
+    for (unsigned n = 0; n < per_row; ++n) rows[row][n] = Part::value(stored[n]);
+  }
 }
 
 // m16 n8 k `depth`: lists hold the four sums, a, b and the four addends.
 template <typename A, typename B, unsigned depth>
 void multiply(Context& c, const Instruction& i, u32) {
   using Sum = typename A::Sum;
-  constexpr unsigned per_word = 4 / sizeof(typename A::Stored);
-  constexpr unsigned steps = depth / (4 * per_word);  // words of a row that a lane holds
+  constexpr unsigned per_row = 16 / sizeof(typename A::Stored);
+  constexpr unsigned steps = depth / per_row;
   const u32* lists = c.frame->function->lists.data() + i.list;
   const u32 *a_list = lists + 4, *b_list = a_list + 2 * steps, *c_list = b_list + steps;
-  alignas(64) Sum a[16][depth], b[depth][8], d[16][8];
-  for (unsigned l = 0; l < 32; ++l) {
-    const unsigned g = l / 4, t = l % 4;
-    for (unsigned s = 0; s < steps; ++s) {
-      for (unsigned high = 0; high < 2; ++high) {
-        const u32 word = c.at<const u32>(a_list[2 * s + high])[l];
-        for (unsigned n = 0; n < per_word; ++n) {
-          a[g + 8 * high][4 * per_word * s + per_word * t + n] =
-              A::value(part_of<typename A::Stored>(word, n));
-        }
-      }
-      const u32 word = c.at<const u32>(b_list[s])[l];
-      for (unsigned n = 0; n < per_word; ++n) {
-        b[4 * per_word * s + per_word * t + n][g] = B::value(part_of<typename B::Stored>(word, n));
-      }
-    }
-    for (unsigned n = 0; n < 4; ++n) {
-      d[g + n / 2 * 8][2 * t + n % 2] = read<Sum>(c, c_list[n], l);
-    }
+  alignas(64) Sum a[16][depth], b[8][depth], b_across[depth][8], d[16][8];
+  for (unsigned s = 0; s < steps; ++s) {
+    widen<A, depth>(c, a_list[2 * s], reinterpret_cast<Sum(*)[depth]>(&a[0][per_row * s]));
+    widen<A, depth>(c, a_list[2 * s + 1], reinterpret_cast<Sum(*)[depth]>(&a[8][per_row * s]));
+    widen<B, depth>(c, b_list[s], reinterpret_cast<Sum(*)[depth]>(&b[0][per_row * s]));
+  }
+  for (unsigned k = 0; k < depth; ++k) {
+    for (unsigned n = 0; n < 8; ++n) b_across[k][n] = b[n][k];
+  }
+  for (unsigned n = 0; n < 4; ++n) {
+    const auto* from = c.at<const Sum>(c_list[n]);
+    for (unsigned l = 0; l < 32; ++l) d[l / 4 + n / 2 * 8][2 * (l % 4) + n % 2] = from[l];
   }
   for (unsigned row = 0; row < 16; ++row) {
+    Sum sums[8];
+    for (unsigned n = 0; n < 8; ++n) sums[n] = d[row][n];
     for (unsigned k = 0; k < depth; ++k) {
-      for (unsigned column = 0; column < 8; ++column) {
-        d[row][column] = multiply_add(a[row][k], b[k][column], d[row][column]);
+      for (unsigned n = 0; n < 8; ++n) {
+        sums[n] = multiply_add(a[row][k], b_across[k][n], sums[n]);
       }
     }
+    for (unsigned n = 0; n < 8; ++n) d[row][n] = sums[n];
   }
-  for (unsigned l = 0; l < 32; ++l) {
-    for (unsigned n = 0; n < 4; ++n) {
-      write<Sum>(c, lists[n], l, d[l / 4 + n / 2 * 8][2 * (l % 4) + n % 2]);
-    }
+  for (unsigned n = 0; n < 4; ++n) {
+    auto* to = c.at<Sum>(lists[n]);
+    for (unsigned l = 0; l < 32; ++l) to[l] = d[l / 4 + n / 2 * 8][2 * (l % 4) + n % 2];
   }
 }
 
@@ -120,8 +130,7 @@ void add_moves(Forms& forms) {
     const std::string size = ".sync.aligned.m8n8.x" + std::to_string(count);
     const std::string tail = std::string(space) + ".b16";
     forms["ldmatrix" + size + tail] = {load_matrices<count, false>, "Vm", Kind::converge};
-    forms["ldmatrix" + size + ".trans" + tail] = {load_matrices<count, true>, "Vm",
-                                                  Kind::converge};
+    forms["ldmatrix" + size + ".trans" + tail] = {load_matrices<count, true>, "Vm", Kind::converge};
     forms["stmatrix" + size + tail] = {store_matrices<count, false>, "mv", Kind::converge};
     forms["stmatrix" + size + ".trans" + tail] = {store_matrices<count, true>, "mv",
                                                   Kind::converge};

@@ -6,15 +6,15 @@
 namespace quantloom::emulator {
 namespace {
 
-// The emulator's own encoding in the 8 bytes: 20 bits expected arrivals, 20 bits arrivals left, the phase, bytes left.
+// The emulator's own encoding in the 8 bytes: 20 bits expected arrivals, 20 bits arrivals left, the
+// phase, bytes left.
 struct Barrier {
   u64* word = nullptr;
   u32 expected = 0, left = 0, phase = 0;
   s64 bytes = 0;
 
   void keep() const {
-    *word = u64{expected} | u64{left} << 20 | u64{phase} << 40 |
-            static_cast<u64>(bytes) << 41;
+    *word = u64{expected} | u64{left} << 20 | u64{phase} << 40 | static_cast<u64>(bytes) << 41;
   }
 };
 
@@ -152,8 +152,15 @@ bool phase_has_ended(Context& c, std::uint32_t address, std::uint32_t parity, un
 
 void add_mbarrier_forms(Forms& forms) {
   const char* spaces[] = {"", ".shared", ".shared::cta", ".shared::cluster"};
-  const char* orders[] = {"", ".release", ".relaxed", ".release.cta", ".release.cluster",
-                          ".relaxed.cta", ".relaxed.cluster", ".acquire.cta", ".acquire.cluster",
+  const char* orders[] = {"",
+                          ".release",
+                          ".relaxed",
+                          ".release.cta",
+                          ".release.cluster",
+                          ".relaxed.cta",
+                          ".relaxed.cluster",
+                          ".acquire.cta",
+                          ".acquire.cluster",
                           ".acquire"};
   for (const std::string space : spaces) {
     const std::string tail = space + ".b64";
@@ -164,8 +171,7 @@ void add_mbarrier_forms(Forms& forms) {
       forms["mbarrier.arrive.expect_tx" + order + tail] = {arrive_and_expect, "Xmw"};
       forms["mbarrier.expect_tx" + order + tail] = {count_bytes<false>, "mw"};
       forms["mbarrier.complete_tx" + order + tail] = {count_bytes<true>, "mw"};
-      forms["mbarrier.try_wait.parity" + order + tail] = {wait<u32>, "Pmw?w",
-                                                          Kind::mbarrier_wait};
+      forms["mbarrier.try_wait.parity" + order + tail] = {wait<u32>, "Pmw?w", Kind::mbarrier_wait};
       forms["mbarrier.try_wait" + order + tail] = {wait<u64>, "Pmx?w", Kind::mbarrier_wait};
       forms["mbarrier.test_wait.parity" + order + tail] = {test<u32>, "Pmw"};
       forms["mbarrier.test_wait" + order + tail] = {test<u64>, "Pmx"};

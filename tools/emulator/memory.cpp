@@ -77,8 +77,8 @@ void bad_shared(Context& context, std::uint32_t address, unsigned bytes, unsigne
   stop(Fault::Kind::illegal_address, lane,
        std::to_string(bytes) + " bytes at shared address " + hexadecimal(address) + " (offset " +
            std::to_string(static_cast<std::int64_t>(offset) - shared_begin) +
-           ") are not in the block's " +
-           std::to_string(context.block->shared_end - shared_begin) + " bytes");
+           ") are not in the block's " + std::to_string(context.block->shared_end - shared_begin) +
+           " bytes");
 }
 
 std::byte* other_shared(Context& context, std::uint32_t address, unsigned bytes, unsigned lane) {

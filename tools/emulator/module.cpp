@@ -223,7 +223,8 @@ std::vector<const Module::Contents::Function*> Module::Contents::reachable(
   return found;
 }
 
-// Static variables of the kernel and of what it calls, then the dynamic ones, which all begin at the same place.
+// Static variables of the kernel and of what it calls, then the dynamic ones, which all begin at
+// the same place.
 std::unordered_map<std::string_view, std::uint32_t> Module::Contents::place_shared(
     const std::vector<const Function*>& reached, KernelCode& kernel) const {
   std::vector<Shared> used;
@@ -284,8 +285,7 @@ void Module::Contents::decode(const Function& entry) {
   environment.shared = place_shared(reachable(entry), *kernel);
   std::unordered_map<std::string_view, FunctionCode*> decoded;
   std::unordered_set<std::string_view> open;
-  environment.function =
-      [&](std::string_view name) -> std::pair<FunctionCode*, const Signature*> {
+  environment.function = [&](std::string_view name) -> std::pair<FunctionCode*, const Signature*> {
     const auto index = function_index.find(name);
     if (index == function_index.end() or functions[index->second].body == 0) return {};
     const Function& function = functions[index->second];

@@ -1,5 +1,5 @@
-// PTX names every value anew. Registers that are never live together share a place, so that a warp's registers stay
-// in the cache.
+// PTX names every value anew. Registers that are never live together share a place, so that a
+// warp's registers stay in the cache.
 #include <algorithm>
 #include <queue>
 
@@ -97,7 +97,8 @@ class Liveness {
     return bits;
   }
 
-  // Uses come in the order of their instructions. A written register under a guard keeps its other lanes.
+  // Uses come in the order of their instructions. A written register under a guard keeps its other
+  // lanes.
   template <typename Read, typename Write>
   void walk(Read&& read, Write&& write) const {
     const auto& uses = registers_.uses;
@@ -164,12 +165,14 @@ class Liveness {
   std::vector<std::uint64_t> in_;
 };
 
-// A place per register of one class: the lowest that is free from the first to the last instruction of its life.
+// A place per register of one class: the lowest that is free from the first to the last instruction
+// of its life.
 std::uint32_t share(const std::vector<Life>& lives, const Registers& registers, RegisterClass kind,
                     std::vector<std::uint32_t>& places) {
   std::vector<std::uint32_t> order;
   for (std::uint32_t n = 0; n < lives.size(); ++n) {
-    if (registers.classes[n] == static_cast<std::uint8_t>(kind) and lives[n].first <= lives[n].last) {
+    if (registers.classes[n] == static_cast<std::uint8_t>(kind) and
+        lives[n].first <= lives[n].last) {
       order.push_back(n);
     }
   }

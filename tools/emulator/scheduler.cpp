@@ -239,7 +239,12 @@ std::string Worker::where(const Warp& warp, const Frame& frame, std::uint32_t pc
   const Dim3 block = warp.block->at;
   const auto triple = [](unsigned x, unsigned y, unsigned z) {
     std::string text(1, '(');
-    return text.append(std::to_string(x)).append(",").append(std::to_string(y)).append(",").append(std::to_string(z)).append(")");
+    return text.append(std::to_string(x))
+        .append(",")
+        .append(std::to_string(y))
+        .append(",")
+        .append(std::to_string(z))
+        .append(")");
   };
   std::string text = "block " + triple(block.x, block.y, block.z) + ", thread " +
                      triple(warp.tid_x[lane], warp.tid_y[lane], warp.tid_z[lane]);
@@ -248,7 +253,8 @@ std::string Worker::where(const Warp& warp, const Frame& frame, std::uint32_t pc
   std::size_t begin = all.rfind('\n', at), end = all.find_first_of(";\n", at);
   begin = begin == std::string_view::npos ? 0 : begin + 1;
   end = std::min(end, all.size());
-  const auto line = 1 + std::count(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+  const auto line =
+      1 + std::count(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(at), '\n');
   std::string source;
   for (const char c : all.substr(begin, std::min<std::size_t>(end - begin, 200))) {
     const char kept = c == '\t' ? ' ' : c;

@@ -39,10 +39,10 @@ struct Group {
   std::uint32_t pc = 0;
   Frame* frame = nullptr;
   GroupState state = GroupState::ready;
-  bool behind = false;            // lets the others go first: it has been spinning
-  std::uint32_t members = 0;      // meeting: the lanes it waits for
-  std::uint32_t barrier = 0;      // parked: the mbarrier's shared address; at_barrier: its number
-  std::uint32_t parity = 0;       // parked: waits for the end of the phase of this parity
+  bool behind = false;        // lets the others go first: it has been spinning
+  std::uint32_t members = 0;  // meeting: the lanes it waits for
+  std::uint32_t barrier = 0;  // parked: the mbarrier's shared address; at_barrier: its number
+  std::uint32_t parity = 0;   // parked: waits for the end of the phase of this parity
 };
 
 struct AsyncCopy {
@@ -74,7 +74,8 @@ struct NamedBarrier {
   std::uint32_t reduction_any = 0, reduction_all = 1, reduction_count = 0;
 };
 
-// A copy that is done when somebody asks for its mbarrier, so that who does not ask sees the old bytes.
+// A copy that is done when somebody asks for its mbarrier, so that who does not ask sees the old
+// bytes.
 struct PendingCopy {
   Block* to_block = nullptr;
   std::uint32_t to = 0;       // offset in the block's shared memory
@@ -89,13 +90,14 @@ struct Cluster;
 
 struct Block {
   Cluster* cluster = nullptr;
-  Dim3 at;                // %ctaid
-  unsigned rank = 0;      // in its cluster
+  Dim3 at;            // %ctaid
+  unsigned rank = 0;  // in its cluster
   Dim3 at_in_cluster;
   std::uint64_t number = 0;
   std::vector<std::byte> shared_storage;
-  std::byte* shared = nullptr;      // of offset 0, which is 1024-byte aligned; nothing lies below shared_begin
-  std::uint32_t shared_end = 0;     // offset
+  std::byte* shared =
+      nullptr;  // of offset 0, which is 1024-byte aligned; nothing lies below shared_begin
+  std::uint32_t shared_end = 0;  // offset
   std::vector<std::unique_ptr<Warp>> warps;
   unsigned live_warps = 0;
   std::array<NamedBarrier, 16> barriers;
@@ -118,12 +120,12 @@ struct Context {
   Block* block = nullptr;
   Cluster* cluster = nullptr;
   Frame* frame = nullptr;
-  std::uint32_t failed = 0;    // lanes whose try_wait did not succeed
-  std::int64_t slice = 0;      // instructions left
-  std::int64_t charged = 0;    // taken from slices for waiting, not for instructions
+  std::uint32_t failed = 0;  // lanes whose try_wait did not succeed
+  std::int64_t slice = 0;    // instructions left
+  std::int64_t charged = 0;  // taken from slices for waiting, not for instructions
   std::uint32_t barrier_address = 0, barrier_parity = 0;  // of that try_wait
-  bool progress = false;       // something was stored since it was last cleared
-  Memory::Range range;         // the last allocation found
+  bool progress = false;  // something was stored since it was last cleared
+  Memory::Range range;    // the last allocation found
   const Memory* memory = nullptr;
   const Launch* launch = nullptr;
   const KernelCode* kernel = nullptr;
@@ -150,7 +152,8 @@ inline std::byte* global_at(Context& context, std::uint64_t address, unsigned by
   return find_global(context, address, bytes, lane);
 }
 
-[[noreturn]] void bad_shared(Context& context, std::uint32_t address, unsigned bytes, unsigned lane);
+[[noreturn]] void bad_shared(Context& context, std::uint32_t address, unsigned bytes,
+                             unsigned lane);
 std::byte* other_shared(Context& context, std::uint32_t address, unsigned bytes, unsigned lane);
 inline std::byte* shared_at(Context& context, std::uint32_t address, unsigned bytes,
                             unsigned lane) {

@@ -1,5 +1,5 @@
-// What the emulated cuTensorMapEncodeTiled writes into a CUtensorMap and cp.async.bulk.tensor reads: a layout of
-// the emulator's own, for the real one is not documented.
+// What the emulated cuTensorMapEncodeTiled writes into a CUtensorMap and cp.async.bulk.tensor
+// reads: a layout of the emulator's own, for the real one is not documented.
 #pragma once
 
 #include <cstdint>

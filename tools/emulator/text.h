@@ -26,9 +26,10 @@ class Cursor {
     return true;
   }
   void expect(char c);
-  std::string_view name();    // letters, digits and _ $ % . and ::, e.g. an opcode; empty where there is none
-  std::string_view word();    // as name(), but without . and ::
-  std::uint64_t number();     // integer, 0x, 0f, 0d, decimal; with a sign
+  std::string_view
+  name();  // letters, digits and _ $ % . and ::, e.g. an opcode; empty where there is none
+  std::string_view word();  // as name(), but without . and ::
+  std::uint64_t number();   // integer, 0x, 0f, 0d, decimal; with a sign
   bool at_number() const;
   void skip_line();
   void skip_past(char c);
@@ -42,16 +43,17 @@ class Cursor {
   std::size_t at_, end_;
 };
 
-std::string line_of(std::string_view text, std::size_t at);  // the line's text, without spaces around
+std::string line_of(std::string_view text,
+                    std::size_t at);  // the line's text, without spaces around
 std::size_t line_number(std::string_view text, std::size_t at);
 
 // An operand as it is spelled.
 struct Term {
   enum class Kind : std::uint8_t { name, number, address, list, either, discard } kind = Kind::name;
-  bool negated = false;         // !
-  std::string_view text;        // name; of an address its base, empty for a number alone
-  std::uint64_t number = 0;     // number's bits; of an address the displacement
-  std::vector<Term> parts;      // of a list; of an address the coordinates; of `either` the two (d|p)
+  bool negated = false;      // !
+  std::string_view text;     // name; of an address its base, empty for a number alone
+  std::uint64_t number = 0;  // number's bits; of an address the displacement
+  std::vector<Term> parts;   // of a list; of an address the coordinates; of `either` the two (d|p)
 };
 
 Term read_term(Cursor& cursor);

@@ -1,5 +1,5 @@
-// Reading and writing the lanes of a register: 32 slots of 32 or of 64 bits. 8- and 16-bit types take the lower
-// bits of 32-bit slots, whose rest is zero.
+// Reading and writing the lanes of a register: 32 slots of 32 or of 64 bits. 8- and 16-bit types
+// take the lower bits of 32-bit slots, whose rest is zero.
 #pragma once
 
 #include <type_traits>
@@ -89,9 +89,8 @@ void binary(Context& c, const Instruction& i, u32 mask) {
 #pragma GCC ivdep
     for (int l = 0; l < 32; ++l) d[l] = to_slot<D>(f(from_slot<A>(a[l]), from_slot<B>(b[l])));
   } else {
-    for_lanes(mask, [&](unsigned l) {
-      d[l] = to_slot<D>(f(from_slot<A>(a[l]), from_slot<B>(b[l])));
-    });
+    for_lanes(mask,
+              [&](unsigned l) { d[l] = to_slot<D>(f(from_slot<A>(a[l]), from_slot<B>(b[l]))); });
   }
 }
 

@@ -12,27 +12,28 @@ enum class Shuffle { up, down, butterfly, index };
 // d|p, a, b, c, members
 template <Shuffle kind>
 void shuffle(Context& c, const Instruction& i, u32 mask) {
-  u32 source[32], inside = 0;
+  u32 source[32], from[32], inside = 0;
   std::memcpy(source, c.at<const u32>(i.op[2]), sizeof source);
-  for_lanes(mask, [&](unsigned l) {
-    const u32 distance = read<u32>(c, i.op[3], l) & 31u, clamp = read<u32>(c, i.op[4], l);
-    const u32 segment = clamp >> 8 & 31u;
-    const s32 last = static_cast<s32>((l & segment) | (clamp & 31u & ~segment));
-    s32 from = 0;
-    bool valid = false;
-    if constexpr (kind == Shuffle::up) {
-      from = static_cast<s32>(l) - static_cast<s32>(distance), valid = from >= last;
-    } else {
-      if constexpr (kind == Shuffle::down) from = static_cast<s32>(l + distance);
-      if constexpr (kind == Shuffle::butterfly) from = static_cast<s32>(l ^ distance);
-      if constexpr (kind == Shuffle::index) {
-        from = static_cast<s32>((l & segment) | (distance & ~segment));
-      }
-      valid = from <= last;
-    }
-    if (valid) inside |= 1u << l;
-    write<u32>(c, i.op[0], l, source[valid ? from : static_cast<s32>(l)]);
-  });
+  const auto *distances = c.at<const u32>(i.op[3]), *clamps = c.at<const u32>(i.op[4]);
+  for (u32 l = 0; l < 32; ++l) {
+    const u32 distance = distances[l] & 31u, segment = clamps[l] >> 8 & 31u;
+    const u32 last = (l & segment) | (clamps[l] & 31u & ~segment);
+    u32 lane = l + distance;
+    if constexpr (kind == Shuffle::up) lane = l - distance;
+    if constexpr (kind == Shuffle::butterfly) lane = l ^ distance;
+    if constexpr (kind == Shuffle::index) lane = (l & segment) | (distance & ~segment);
+    // A lane below zero is a large number, but signed.
+    const bool valid =
+        kind == Shuffle::up ? static_cast<s32>(lane) >= static_cast<s32>(last) : lane <= last;
+    from[l] = valid ? lane : l;
+    inside |= static_cast<u32>(valid) << l;
+  }
+  auto* d = c.at<u32>(i.op[0]);
+  if (mask == all_lanes) {
+    for (u32 l = 0; l < 32; ++l) d[l] = source[from[l] & 31u];
+  } else {
+    for_lanes(mask, [&](unsigned l) { d[l] = source[from[l] & 31u]; });
+  }
   write_predicate(c, i.op[1], mask, inside);
 }
 
@@ -90,15 +91,16 @@ void add_warp_forms(Forms& forms) {
   meet("shfl.sync.idx.b32", shuffle<Shuffle::index>, "WQwwww", 5);
   meet("vote.sync.all.pred", vote<[](u32 votes, u32 all) { return votes == all; }>, "Ppw", 2);
   meet("vote.sync.any.pred", vote<[](u32 votes, u32) { return votes != 0; }>, "Ppw", 2);
-  meet("vote.sync.uni.pred",
-       vote<[](u32 votes, u32 all) { return votes == 0 or votes == all; }>, "Ppw", 2);
+  meet("vote.sync.uni.pred", vote<[](u32 votes, u32 all) { return votes == 0 or votes == all; }>,
+       "Ppw", 2);
   meet("vote.sync.ballot.b32", ballot, "Wpw", 2);
   meet("match.any.sync.b32", match_any<u32>, "Www", 2);
   meet("match.any.sync.b64", match_any<u64>, "Wxw", 2);
   meet("match.all.sync.b32", match_all<u32>, "WQww", 3);
   meet("match.all.sync.b64", match_all<u64>, "WQxw", 3);
   meet("elect.sync", elect, "WQw", 2);
-  meet("bar.warp.sync", [](Context&, const Instruction&, u32) {}, "w", 0);
+  forms["bar.warp.sync"] = {[](Context&, const Instruction&, u32) {}, "w", Kind::meet,
+                            meets_anywhere};
   meet("redux.sync.add.u32", reduce<u32, [](u32 a, u32 b) { return a + b; }>, "Www", 2);
   meet("redux.sync.add.s32", reduce<u32, [](u32 a, u32 b) { return a + b; }>, "Www", 2);
   meet("redux.sync.min.u32", reduce<u32, [](u32 a, u32 b) { return std::min(a, b); }>, "Www", 2);
@@ -109,7 +111,8 @@ void add_warp_forms(Forms& forms) {
   meet("redux.sync.or.b32", reduce<u32, [](u32 a, u32 b) { return a | b; }>, "Www", 2);
   meet("redux.sync.xor.b32", reduce<u32, [](u32 a, u32 b) { return a ^ b; }>, "Www", 2);
   forms["activemask.b32"] = {[](Context& c, const Instruction& i, u32 mask) {
-                               for_lanes(mask, [&](unsigned l) { write<u32>(c, i.op[0], l, mask); });
+                               for_lanes(mask,
+                                         [&](unsigned l) { write<u32>(c, i.op[0], l, mask); });
                              },
                              "W"};
 }

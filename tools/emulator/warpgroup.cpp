@@ -1,5 +1,5 @@
-// wgmma: each warp of the four computes its own 16 of the 64 rows, at once; matrices in shared memory as their
-// descriptors say.
+// wgmma: each warp of the four computes its own 16 of the 64 rows, at once; matrices in shared
+// memory as their descriptors say.
 #include "forms.h"
 #include "half.h"
 #include "values.h"
@@ -16,8 +16,8 @@ struct BfloatPart {
 
 struct Descriptor {
   u32 start = 0, leading = 0, stride = 0;  // bytes
-  u32 width = 16;                          // bytes of a row of the swizzle's pattern; 16 without one
-  u32 exchanged = 0;                       // address bits from 7 that are added to those from 4
+  u32 width = 16;     // bytes of a row of the swizzle's pattern; 16 without one
+  u32 exchanged = 0;  // address bits from 7 that are added to those from 4
 };
 
 Descriptor descriptor_of(u64 bits, unsigned lane) {
@@ -50,8 +50,8 @@ void read_matrix(Context& c, u64 bits, bool transposed, unsigned first, unsigned
   if (not transposed) {
     for (unsigned n = first; n < first + count; ++n) {
       for (unsigned k = 0; k < 16; k += 8) {
-        const u32 offset = n / 8 * d.stride + n % 8 * d.width +
-                           (swizzles ? k * 2 : k / 8 * d.leading);
+        const u32 offset =
+            n / 8 * d.stride + n % 8 * d.width + (swizzles ? k * 2 : k / 8 * d.leading);
         std::memcpy(eight, part(c, d, offset, lane), 16);
         for (unsigned j = 0; j < 8; ++j) put(n - first, k + j, Part::value(eight[j]));
       }
@@ -61,9 +61,9 @@ void read_matrix(Context& c, u64 bits, bool transposed, unsigned first, unsigned
   const u32 across = d.width / 2;  // elements of a row of the pattern
   for (unsigned k = 0; k < 16; ++k) {
     for (unsigned n = first; n < first + count; n += 8) {
-      const u32 offset = swizzles ? n / across * d.leading + k / 8 * d.stride + k % 8 * d.width +
-                                        n % across * 2
-                                  : n / 8 * d.stride + k / 8 * d.leading + k % 8 * 16;
+      const u32 offset =
+          swizzles ? n / across * d.leading + k / 8 * d.stride + k % 8 * d.width + n % across * 2
+                   : n / 8 * d.stride + k / 8 * d.leading + k % 8 * 16;
       std::memcpy(eight, part(c, d, offset, lane), 16);
       for (unsigned j = 0; j < 8; ++j) put(n - first + j, k, Part::value(eight[j]));
     }

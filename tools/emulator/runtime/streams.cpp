@@ -203,8 +203,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   });
 }
 
+// The host's own bookkeeping: as a launch, it does not see what a kernel has done.
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  return answer(Calls::work, [&] {
+  *status = cudaStreamCaptureStatusNone;
+  return answer(Calls::launch, [&] {
     const std::lock_guard lock(handles().mutex);
     if (!known(stream)) return cudaErrorInvalidResourceHandle;
     const auto capture = capture_of(stream);

@@ -24,7 +24,8 @@ case $kind in
       # They measure time to a tenth of a second, which the runtime takes too.
       tests/generate/test_under_way.py::test_import_is_quick
       tests/gguf/test_open.py::test_sparse_5_gb_file_opens_at_once
-      # Measures memory, and freed memory is held back to see whether it is used again.
+      # They measure memory, and freed memory is held back to see whether it is used again.
+      tests/faults/test_requests.py::test_a_stream_gives_its_cache_back
       tests/faults/test_failing_allocations.py::test_twenty_loads_give_everything_back
       # Where operator new would throw std::bad_alloc, the runtime ends the process.
       "tests/faults/test_memory_limits.py::test_what_does_not_fit[RoPE table]"

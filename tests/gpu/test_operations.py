@@ -31,6 +31,13 @@ def test_projections(precision: str, format: str, tokens: int) -> None:
     checks.check_projections(DEVICE, precision, format, tokens)
 
 
+@pytest.mark.parametrize("tokens", cases.GATE_TOKENS)
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("format", ["Q4_K", "Q8_0"])
+def test_gate_up(format: str, activation: str, tokens: int) -> None:
+    checks.check_gate_up(DEVICE, format, activation, tokens)
+
+
 @pytest.mark.parametrize("count", [1, 7, 1000, 70001])
 def test_elementwise(count: int) -> None:
     checks.check_elementwise(DEVICE, count)

@@ -20,6 +20,7 @@ EMBEDS = [
 ]
 PROJECTION_FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 PROJECTION_TOKENS = [1, 3, 9, 17, 65]
+GATE_TOKENS = [1, 8, 9, 40, 130, 512]  # each of the tiles that a GPU chooses from
 ATTENTIONS: dict[str, dict[str, Any]] = {
     "first token": {"tokens": 1, "past": 0, "heads": 4, "kv_heads": 2, "size": 64},
     "decode": {"tokens": 1, "past": 1000, "heads": 8, "kv_heads": 2, "size": 128},

@@ -166,14 +166,14 @@ int main(int count, char** values) {
       return 0;
     }
     print_profile(profile, gigabytes);
-    std::printf("\n%-24s", "pieces in flight a warp");
-    for (const int pieces : {0, 1, 2, 3, 4, 6}) {
-      cuda::set_decode_in_flight(operations, pieces);
-      const double time =
-          measure(3 + static_cast<std::uint64_t>(pieces), [&] { step(true, true); });
-      std::printf("  %s: %.1f", pieces == 0 ? "all" : std::to_string(pieces).c_str(), time);
+    std::printf("\nus a step by KB of weights in flight a block:");
+    for (const int kilobytes : {0, 32, 48, 64, 96, 128}) {
+      cuda::set_decode_in_flight(operations, kilobytes << 10);
+      const std::uint64_t key = 3 + static_cast<std::uint64_t>(kilobytes);
+      const double time = measure(key, [&] { step(true, true); });
+      std::printf("  %s %.1f", kilobytes == 0 ? "all" : std::to_string(kilobytes).c_str(), time);
     }
-    std::printf("   (us a step)\n");
+    std::printf("\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

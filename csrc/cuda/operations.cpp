@@ -307,7 +307,7 @@ class CudaOperations final : public ops::Operations {
            [&] { return kernels::sample(arguments, sample_.get(), stream_.get()); });
   }
 
-  void set_decode_in_flight(int pieces) { decode_in_flight_ = pieces; }
+  void set_decode_in_flight(int bytes) { decode_in_flight_ = bytes; }
 
   StepProfile profile(const std::function<void()>& calls) {
     run_step(calls);
@@ -451,8 +451,8 @@ StepProfile profile_step(ops::Operations& operations, const std::function<void()
   return on_gpu(operations).profile(calls);
 }
 
-void set_decode_in_flight(ops::Operations& operations, int pieces) {
-  on_gpu(operations).set_decode_in_flight(pieces);
+void set_decode_in_flight(ops::Operations& operations, int bytes) {
+  on_gpu(operations).set_decode_in_flight(bytes);
 }
 
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,

@@ -57,7 +57,13 @@ def test_formats(format: str, tmp_path: Path) -> None:
 
 # Up to 2,048 positions the program reads a head's cache in one to four parts; then the attention
 # kernel takes over.
-@pytest.mark.parametrize("length", [1, 127, 128, 300, 600, 1100, 2040, 2100])
+@pytest.mark.parametrize(
+    "length",
+    [
+        *(1, 127, 128, 300, 600),
+        *(pytest.param(length, marks=pytest.mark.slow_emulated) for length in (1100, 2040, 2100)),
+    ],
+)
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
 def test_context_lengths(length: int, cache_type: str, tmp_path: Path) -> None:
     recipe = Synthetic(

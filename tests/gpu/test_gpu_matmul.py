@@ -204,6 +204,7 @@ def test_memory_at_odd_addresses() -> None:
     assert (found[[0, *range(193, 200)]] == 7).all()
 
 
+@pytest.mark.slow_emulated
 def test_a_call_larger_than_its_workspace_is_cut() -> None:
     w, weights = matrix("Q4_0", 24, 4096)
     x = activations(100, 4096)

@@ -75,6 +75,7 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
         assert error <= (RANDOM_BOUND if quantized else BOUND), error
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("name", SHARED)
 def test_200_greedy_tokens(name: str, shared_data: Path) -> None:
     """Equal to float64's but where its two best logits lie closer than the bound."""
@@ -98,6 +99,7 @@ def test_greedy_tokens_of_the_recorded_run(shared_data: Path) -> None:
     assert result.tokens == expected
 
 
+@pytest.mark.slow_emulated
 def test_the_same_seed_gives_the_same_tokens(model: quantloom.Model) -> None:
     prompt = tokens_for(50)
     runs = [
@@ -129,6 +131,7 @@ def test_chunks_of_a_prompt(path: Path) -> None:
                 assert error <= RANDOM_BOUND, (chunk, error)
 
 
+@pytest.mark.slow_emulated
 def test_sessions_in_threads_get_what_they_would_alone(model: quantloom.Model) -> None:
     prompts = [tokens_for(20 + i) for i in range(6)]
 

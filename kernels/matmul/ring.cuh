@@ -13,9 +13,12 @@ __device__ inline std::uint32_t shared_address(const void* p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define QL_BULK_COPY 1
 #endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define QL_MBARRIERS 1
+#endif
 
 __device__ inline void mbarrier_init(std::uint32_t barrier, int arrivals) {
-#if defined(QL_BULK_COPY)
+#if defined(QL_MBARRIERS)
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 #endif
 }
@@ -35,21 +38,29 @@ __device__ inline void mbarrier_expect(std::uint32_t barrier, std::uint32_t byte
 }
 
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
-#if defined(QL_BULK_COPY)
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+#if defined(QL_MBARRIERS)
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}" ::"r"(barrier)
+               : "memory");
 #endif
 }
 
 __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity) {
 #if defined(QL_BULK_COPY)
+#define QL_WAIT "try_wait"
+#else
+#define QL_WAIT "test_wait"
+#endif
+#if defined(QL_MBARRIERS)
   asm volatile(
       "{\n.reg .pred done;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier." QL_WAIT
+      ".parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
 #endif
+#undef QL_WAIT
 }
 
 __device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,

@@ -1,17 +1,15 @@
-// 2 to 8 tokens: the weights are streamed once, int8 tensor-core steps in exact integers. The
-// columns are cut into slices of at most 16 pieces, and a warp multiplies one piece of its block's
-// slice in strip after strip, so that its x stays in registers. A block's units of work are strips,
-// neighbours of one slice. Where there are several slices the partial sums go to the workspace, and
-// the last block of a strip adds them in the order of the slices.
-//
-// x is 16-bit fixed point with a scale per token and 256 columns, split into two int8 planes: the
-// eight columns of a step are the planes of four tokens (activations.cuh).
+// 2 to 8 tokens: the weights are streamed once. The columns are cut into slices of at most 16
+// pieces, and a warp multiplies one piece of its block's slice in strip after strip, so that its x
+// stays in registers (few_product.cuh). The warps of a slice hand their sums of a unit (a strip, or
+// gate's and up's) on through a few places in shared memory, and take turns in adding them: nothing
+// makes all warps of a block wait. Where there are several slices their sums go to the workspace,
+// and the warp that completes a unit adds them in the order of the slices.
 #pragma once
 
 #include <algorithm>
 
 #include "matmul/activations.cuh"
-#include "matmul/one_token.cuh"
+#include "matmul/few_product.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
 
@@ -20,275 +18,225 @@ namespace quantloom::kernels {
 constexpr int few_tokens = 8;
 constexpr int few_warps = 16;           // most of a block, and pieces of a slice
 constexpr int few_most_strips = 32768;  // that can be summed over slices
+constexpr int few_depth = 4;            // strips whose sums are under way, of each team
 
 struct FewLayout {
-  int sums;     // per warp: [scale groups of a piece][4][tiles] float, of x
-  int partial;  // [batch_strips][slice_pieces][16][padded tokens] float
-  int affine;   // per warp: [scale groups of a piece][8] of RowPair
+  int partial;  // [teams][few_depth strips][slice_pieces][32 lanes][2][tiles] float
+  int scales;   // per warp: few_scale_bytes
+  int handing;  // [teams][2: full, empty][few_depth] barriers
   int barriers;
   int ring;
   int bytes;
   int stages;
+  int early_stages;  // that are fetched before x is waited for
   int slices;
   int slice_pieces;
-  int strips_abreast;  // slice_pieces times these are the warps
-  int batch_strips;
+  int teams;           // slice_pieces warps each, of which a team has every teams-th unit
+  int blocks;          // of a slice
+  int unit;            // strips: 1, or 2 in gate_up
+  int depth;           // units whose sums are under way: a power of two
+  int share, extra;    // units per block, and blocks with one more
   FixedPoint x;        // in the workspace
-  float* slice_sums;   // [slices][tokens][strips * 16]
+  float* slice_sums;   // [slices][strips][32 lanes][2][tiles]
   unsigned* arrivals;  // [strips], zero before and after
 };
 
-// Scales and offsets of rows g and g + 8, read at once.
-template <bool has_offset>
-struct alignas(8) RowPair {
-  float scale[2];
-};
-template <>
-struct alignas(16) RowPair<true> {
-  float scale[2], offset[2];
-};
-
+// Walks piece p of the strips of units first, first + teams, ... before last.
 template <class P>
-constexpr int piece_scale_groups = piece_columns / P::group;
-template <class P>
-constexpr int few_affine_bytes = piece_scale_groups<P> * 8 * sizeof(RowPair<P::has_offset>);
-
-// Every lane decodes the scales of its two rows' groups t, t + 4, ... for the warp.
-template <class P>
-__device__ inline void stage_row_pairs(const std::uint8_t* piece, int n, int lane,
-                                       RowPair<P::has_offset>* to) {
-  const int g = lane >> 2, t = lane & 3;
-#pragma unroll
-  for (int quad = 0; quad < piece_scale_groups<P> / 4; ++quad) {
-    const int group = 4 * quad + t;
-    if (P::block_groups < 8 && group * P::group >= n * 32) break;
-    const formats::Affine first = P::affine(piece, n, g, quad, t);
-    const formats::Affine second = P::affine(piece, n, g + 8, quad, t);
-    if constexpr (P::has_offset) {
-      *reinterpret_cast<float4*>(to + group * 8 + g) =
-          make_float4(first.scale, second.scale, first.offset, second.offset);
+class TeamWalk {
+ public:
+  __device__ TeamWalk(const StripList& list, int teams, int unit, int first, int last, int p)
+      : list_(list), step_(teams * unit), strip_(first * unit), last_(last * unit), piece_(p) {
+    if (!done()) locate();
+  }
+  __device__ bool done() const { return strip_ >= last_; }
+  __device__ const std::uint8_t* at() const { return at_; }
+  __device__ void next() {
+    if (list_.epilogue == MatmulEpilogue::gate_up) {
+      strip_ += strip_ & 1 ? step_ - 1 : 1;
     } else {
-      *reinterpret_cast<float2*>(to + group * 8 + g) = make_float2(first.scale, second.scale);
+      strip_ += step_, at_ += step_ * strip_bytes();
+      if (strip_ < weight_end_) return;
     }
+    if (!done()) locate();
   }
-  __syncwarp();
-}
 
-// Sums of x over a scale group, of tokens t, t + 4, ...
-template <int tiles>
-struct alignas(4 * tiles) TokenSums {
-  float of_tile[tiles];
+ private:
+  __device__ int strip_bytes() const {
+    return list_.columns / P::Format::elements * (P::Format::bytes * strip_rows);
+  }
+  __device__ void locate() {
+    const Strip s = find_strip(list_, strip_);
+    at_ = list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes() +
+          piece_ * P::piece_bytes;
+    weight_end_ = list_.first[s.weight + 1];
+  }
+  const StripList& list_;
+  int step_, strip_, last_, piece_, weight_end_ = 0;
+  const std::uint8_t* at_ = nullptr;
 };
-
-// A piece's products without the steps of x, for rows g and g + 8 and tokens t, t + 4, ...
-template <class P, int tiles>
-__device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
-                                             const uint2 (&x)[piece_groups][tiles],
-                                             const TokenSums<tiles>* sums,
-                                             const std::uint8_t* table, int lane,
-                                             const RowPair<P::has_offset>* affine,
-                                             const std::uint32_t own[2], float to[tiles][2]) {
-  constexpr int parts = 32 / P::group;  // scale groups of a group of 32 columns
-  const int g = lane >> 2, t = lane & 3;
-#pragma unroll
-  for (int j = 0; j < piece_groups; ++j) {
-    if (P::block_groups < 8 && j >= n) continue;
-    std::uint32_t a[4];
-    P::quants(piece, n, j, lane, a, table);
-#pragma unroll
-    for (int part = 0; part < parts; ++part) {
-      const int group = j * parts + part;
-      const RowPair<P::has_offset> rows = affine[group * 8 + g];
-      TokenSums<tiles> sum;
-      if constexpr (P::has_offset) sum = sums[group * 4 + t];
-#pragma unroll
-      for (int tile = 0; tile < tiles; ++tile) {
-        int c[4] = {0, 0, 0, 0};
-        if constexpr (parts == 1) {
-          multiply_int8<P::is_signed>(c, a, x[j][tile].x, x[j][tile].y);
-        } else {
-          multiply_int8<P::is_signed>(c, a, x[j][tile].x * own[part], x[j][tile].y * own[part]);
-        }
-        to[tile][0] += rows.scale[0] * static_cast<float>(c[0] * 256 + c[1]);
-        to[tile][1] += rows.scale[1] * static_cast<float>(c[2] * 256 + c[3]);
-        if constexpr (P::has_offset) {
-          to[tile][0] += rows.offset[0] * sum.of_tile[tile];
-          to[tile][1] += rows.offset[1] * sum.of_tile[tile];
-        }
-      }
-    }
-  }
-}
 
 template <class P, int tiles>
 __global__ void __launch_bounds__(32 * few_warps, 1)
     stream_few_kernel(const __grid_constant__ StripList list, int strips,
                       const __grid_constant__ FewLayout layout) {
 #if defined(QL_TENSOR_STEPS)
-  using F = typename P::Format;
-  constexpr int padded_tokens = 4 * tiles;
-  constexpr int tile_floats = strip_rows * padded_tokens;
-  constexpr int warp_sums = piece_scale_groups<P> * padded_tokens;
+  constexpr int lane_sums = 2 * tiles;
+  constexpr int tile_floats = 32 * lane_sums;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int g = lane >> 2, t = lane & 3;
+  const int t = lane & 3;
   const int groups = list.columns / 32;
   const int pieces = (groups + piece_groups - 1) / piece_groups;
-  const std::int64_t strip_bytes =
-      static_cast<std::int64_t>(list.columns / F::elements * F::bytes) * strip_rows;
-  const int slot = warp % layout.slice_pieces, abreast = layout.strips_abreast;
-  const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
-  const std::int64_t units = static_cast<std::int64_t>(strips / unit) * layout.slices;
-  int next = static_cast<int>(units * blockIdx.x / gridDim.x) * unit;
-  const int end = static_cast<int>(units * (blockIdx.x + 1) / gridDim.x) * unit;
+  const int team = warp / layout.slice_pieces, slot = warp - team * layout.slice_pieces;
+  const int slice = blockIdx.x / layout.blocks, block = blockIdx.x - slice * layout.blocks;
+  const int slots = min(layout.slice_pieces, pieces - slice * layout.slice_pieces);
+  const int p = slice * layout.slice_pieces + slot;
+  // Blocks of 256 columns leave no piece with fewer groups.
+  const int n = P::block_groups == 8 || p + 1 < pieces ? piece_groups : groups - p * piece_groups;
+  const int unit = layout.unit, depth = layout.depth;
+  const int first = block * layout.share + min(block, layout.extra) + team;
+  const int last = first - team + layout.share + (block < layout.extra ? 1 : 0);
 
-  auto* partial = reinterpret_cast<float*>(shared + layout.partial);
-  auto* affine = reinterpret_cast<RowPair<P::has_offset>*>(shared + layout.affine +
-                                                           warp * few_affine_bytes<P>);
-  auto* sums = reinterpret_cast<TokenSums<tiles>*>(shared + layout.sums) + warp * warp_sums / tiles;
-  const std::uint8_t* table = shared;
   PieceRing ring(shared + layout.ring + warp * layout.stages * P::piece_bytes,
                  reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
                  layout.stages, P::piece_bytes);
+  TeamWalk<P> fetch(list, layout.teams, unit, first, slot < slots ? last : 0, p);
+  const auto fetch_next = [&] {
+    if (fetch.done()) return ring.fetch_nothing();
+    ring.fetch(fetch.at(), n * (P::piece_bytes / piece_groups));
+    fetch.next();
+  };
+#pragma unroll 1
+  for (int i = 0; i < layout.early_stages; ++i) fetch_next();
+  const std::uint32_t full = shared_address(shared + layout.handing) + team * few_depth * 16;
+  const std::uint32_t empty = full + few_depth * 8;
+  if (slot == 0 && lane < few_depth) {
+    mbarrier_init(full + 8 * lane, slots);
+    mbarrier_init(empty + 8 * lane, 1);
+  }
+  const std::uint8_t* table = shared;
   load_table<P>(shared);
+  __syncthreads();
+  if (slot >= slots) return;
+#if defined(QL_BULK_COPY)
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+  uint2 x[piece_groups][tiles];
+  float step[tiles];
+  SumsOfX<P> sums;
+#pragma unroll
+  for (int j = 0; j < piece_groups; ++j) {
+#pragma unroll
+    for (int tile = 0; tile < tiles; ++tile) {
+      x[j][tile] = *reinterpret_cast<const uint2*>(
+          layout.x.values + ((p * piece_groups + j) * tiles + tile) * 256 + lane * 8);
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < tiles; ++tile) step[tile] = layout.x.steps[(p * tiles + tile) * 4 + t];
+  if constexpr (P::has_offset) {
+    sums.template read<tiles>(layout.x.sums + p * piece_scale_groups<P> * 4 * tiles, n, lane);
+  }
+#pragma unroll 1
+  for (int i = layout.early_stages; i < layout.stages; ++i) fetch_next();
+
+  auto* scales = reinterpret_cast<float2*>(shared + layout.scales + warp * few_scale_bytes<P>);
+  const int strip_floats = layout.slice_pieces * tile_floats;
+  auto* partial =
+      reinterpret_cast<float*>(shared + layout.partial) + team * few_depth * strip_floats;
   // Which of a group's two scale groups this lane's weights are in.
   std::uint32_t own[2] = {t < 2, t >= 2};
   asm volatile("" : "+r"(own[0]), "+r"(own[1]));
-  bool x_ready = false;
-  while (next < end) {
-    // The units of one slice: strips first .. last - 1, of which the warp has every abreast-th.
-    const int slice = next / strips;
-    const int first = next - slice * strips;
-    const int last = min(strips, first + end - next);
-    next += last - first;
-    const int p = slice * layout.slice_pieces + slot;
-    const int own_first = p < pieces ? first + warp / layout.slice_pieces : last;
-    const int n = p + 1 == pieces ? groups - p * piece_groups : piece_groups;
-    int fetch = own_first;
-    const auto fetch_next = [&] {
-      if (fetch >= last) return ring.fetch_nothing();
-      const Strip strip = find_strip(list, fetch);
-      ring.fetch(list.planes[strip.weight] + strip.index * strip_bytes + p * P::piece_bytes,
-                 n * (P::piece_bytes / piece_groups));
-      fetch += abreast;
-    };
-    fetch_next();  // the reading of x does not queue behind the whole ring
-#if defined(QL_BULK_COPY)
-    if (!x_ready) {
-      cudaGridDependencySynchronize();
-      cudaTriggerProgrammaticLaunchCompletion();
-    }
-#endif
-    x_ready = true;
-    uint2 x[piece_groups][tiles];
-    float step[tiles];
-    if (own_first < last) {
-#pragma unroll
-      for (int j = 0; j < piece_groups; ++j) {
-#pragma unroll
-        for (int tile = 0; tile < tiles; ++tile) {
-          x[j][tile] = *reinterpret_cast<const uint2*>(
-              layout.x.values +
-              (static_cast<std::int64_t>(p * piece_groups + j) * tiles + tile) * 256 + lane * 8);
-        }
-      }
-#pragma unroll
-      for (int tile = 0; tile < tiles; ++tile) {
-        step[tile] = layout.x.steps[(p * tiles + tile) * 4 + t];
-      }
-      if constexpr (P::has_offset) {
-        // [group][tile][token] there, [group][token][tile] here.
-        const float* from = layout.x.sums + p * warp_sums;
-        __syncwarp();
-        for (int i = lane; i < warp_sums; i += 32) {
-          sums[i / padded_tokens * 4 + i % 4].of_tile[i / 4 % tiles] = from[i];
-        }
-        __syncwarp();
-      }
-    }
-    for (int i = 1; i < layout.stages; ++i) fetch_next();
-    __syncthreads();
 
-    int strip = own_first;
-    for (int batch = first; batch < last; batch += layout.batch_strips) {
-      const int batch_end = min(batch + layout.batch_strips, last);
-      for (; strip < batch_end; strip += abreast) {
+  using LaneSums = std::conditional_t<tiles == 2, float4, float2>;
+  const auto add = [](LaneSums& sum, const LaneSums& v) {
+    sum.x += v.x, sum.y += v.y;
+    if constexpr (tiles == 2) sum.z += v.z, sum.w += v.w;
+  };
+  const auto slice_sums = [&](int of, int u, int half) -> LaneSums& {
+    return reinterpret_cast<LaneSums*>(
+        layout.slice_sums)[(static_cast<std::int64_t>(of) * strips + u * unit + half) * 32 + lane];
+  };
+  // Adds a unit's sums and stores them. The sums of its strips come to lie where the first warp's
+  // were.
+  const auto finish = [&](int u, float* place) {
+    const bool is_whole = layout.slices == 1;
+    for (int half = 0; half < unit; ++half) {
+      auto* from = reinterpret_cast<LaneSums*>(place + half * strip_floats) + lane;
+      LaneSums sum{};
+      for (int i = 0; i < slots; ++i) add(sum, from[i * 32]);
+      if (is_whole) {
+        *from = sum;
+      } else {
+        slice_sums(slice, u, half) = sum;
+      }
+    }
+    if (!is_whole) {
+      __threadfence();
+      __syncwarp();
+      unsigned before = 0;
+      if (lane == 0) before = atomicAdd(layout.arrivals + u, 1u);
+      before = __shfl_sync(0xffffffffu, before, 0);
+      if (before + 1 < static_cast<unsigned>(layout.slices)) return;
+      if (lane == 0) layout.arrivals[u] = 0;
+      __threadfence();
+      for (int half = 0; half < unit; ++half) {
+        LaneSums sum{};
+        for (int i = 0; i < layout.slices; ++i) add(sum, __ldcg(&slice_sums(i, u, half)));
+        reinterpret_cast<LaneSums*>(place + half * strip_floats)[lane] = sum;
+      }
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int e = lane; e < strip_rows * list.tokens; e += 32) {
+      const int row = e % strip_rows, token = e / strip_rows;
+      const float* sum =
+          place + ((row % 8) * 4 + token % 4) * lane_sums + row / 8 * tiles + token / 4;
+      if (unit == 2) {
+        store_gated(list, u, row, token, *sum, sum[strip_floats]);
+      } else {
+        store_sum(list, find_strip(list, u), row, token, *sum);
+      }
+    }
+  };
+
+  const auto place_of = [&](int k) { return k & (depth - 1); };
+  const auto phase_of = [&](int k) { return static_cast<std::uint32_t>((k & depth) != 0); };
+  // A unit is finished a few units later, when the other warps' sums are mostly there.
+  int turn = slot;
+  for (int k = 0; first + (k - depth / 2) * layout.teams < last; ++k) {
+    if (first + k * layout.teams < last) {
+      float* place = partial + place_of(k) * unit * strip_floats + slot * tile_floats;
+      for (int half = 0; half < unit; ++half) {
         const std::uint8_t* piece = ring.wait();
-        stage_row_pairs<P>(piece, n, lane, affine);
-        float of_piece[tiles][2] = {};
-        multiply_few<P, tiles>(piece, n, x, sums, table, lane, affine, own, of_piece);
+        float of_piece[4] = {};
+        stage_scales<P>(piece, n, lane, sums, scales, of_piece);
+        multiply_few<P, tiles>(piece, n, x, table, lane, scales, own, of_piece);
         ring.release();
         fetch_next();
-        float* to = partial + ((strip - batch) * layout.slice_pieces + slot) * tile_floats;
-#pragma unroll
-        for (int tile = 0; tile < tiles; ++tile) {
-          to[g * padded_tokens + tile * 4 + t] = step[tile] * of_piece[tile][0];
-          to[(g + 8) * padded_tokens + tile * 4 + t] = step[tile] * of_piece[tile][1];
-        }
-      }
-      __syncthreads();
-      // Element e of a strip: token e / 16, row e % 16, so that neighbours write neighbouring rows.
-      const int slots = min(layout.slice_pieces, pieces - slice * layout.slice_pieces);
-      const auto total = [&](int strip, int e) {
-        const float* from = partial + strip * layout.slice_pieces * tile_floats +
-                            (e % strip_rows) * padded_tokens + e / strip_rows;
-        float sum = 0;
-        for (int s = 0; s < slots; ++s) sum += from[s * tile_floats];
-        return sum;
-      };
-      const int per_strip = strip_rows * list.tokens;
-      for (int i = threadIdx.x; i < (batch_end - batch) / unit * per_strip; i += blockDim.x) {
-        const int s = i / per_strip, e = i % per_strip;
-        if (layout.slices > 1) {
-          for (int u = 0; u < unit; ++u) {
-            const int strip = unit * s + u;
-            layout.slice_sums[(static_cast<std::int64_t>(slice) * strips + batch + strip) *
-                                  per_strip +
-                              e] = total(strip, e);
-          }
-        } else if (unit == 2) {
-          store_gated(list, (batch >> 1) + s, e % strip_rows, e / strip_rows, total(2 * s, e),
-                      total(2 * s + 1, e));
+        // The first use of a place waits for a phase that counts as past.
+        if (half == 0) mbarrier_wait(empty + 8 * place_of(k), phase_of(k) ^ 1);
+        LaneSums v;
+        v.x = step[0] * of_piece[0];
+        if constexpr (tiles == 2) {
+          v.y = step[1] * of_piece[1], v.z = step[0] * of_piece[2], v.w = step[1] * of_piece[3];
         } else {
-          store_sum(list, find_strip(list, batch + s), e % strip_rows, e / strip_rows, total(s, e));
+          v.y = step[0] * of_piece[2];
         }
+        reinterpret_cast<LaneSums*>(place + half * strip_floats)[lane] = v;
       }
-      __syncthreads();
+      __syncwarp();
+      if (lane == 0) mbarrier_arrive(full + 8 * place_of(k));
     }
-    if (layout.slices == 1) continue;
-    // The block that completes a strip sums its slices.
-    const int count = (last - first) / unit;
-    const int per_strip = strip_rows * list.tokens;
-    __threadfence();
-    __syncthreads();
-    auto* complete = reinterpret_cast<std::uint8_t*>(partial);
-    for (int s = threadIdx.x; s < count; s += blockDim.x) {
-      const unsigned before = atomicAdd(layout.arrivals + first + unit * s, 1u);
-      complete[s] = before + 1 == static_cast<unsigned>(layout.slices);
-      if (complete[s]) layout.arrivals[first + unit * s] = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    const auto sum_slices = [&](int strip, int e) {
-      float sum = 0;
-      for (int i = 0; i < layout.slices; ++i) {
-        sum += __ldcg(layout.slice_sums +
-                      (static_cast<std::int64_t>(i) * strips + strip) * per_strip + e);
-      }
-      return sum;
-    };
-    for (int i = threadIdx.x; i < count * per_strip; i += blockDim.x) {
-      const int s = i / per_strip, e = i % per_strip, strip = first + unit * s;
-      if (!complete[s]) continue;
-      if (unit == 2) {
-        store_gated(list, strip >> 1, e % strip_rows, e / strip_rows, sum_slices(strip, e),
-                    sum_slices(strip + 1, e));
-      } else {
-        store_sum(list, find_strip(list, strip), e % strip_rows, e / strip_rows,
-                  sum_slices(strip, e));
-      }
-    }
-    __syncthreads();
+    const int due = k - depth / 2;
+    if (due != turn) continue;
+    turn += slots;
+    mbarrier_wait(full + 8 * place_of(due), phase_of(due));
+    finish(first + due * layout.teams, partial + place_of(due) * unit * strip_floats);
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(empty + 8 * place_of(due));
   }
 #endif
 }
@@ -321,8 +269,7 @@ inline FewWorkspace few_workspace(int tokens, int columns, int strips) {
   w.values = take(pieces * tiles * 2048);
   w.steps = take(pieces * tiles * 16);
   w.x_sums = take(pieces * tiles * (piece_columns / 16) * 16);
-  w.sums =
-      slices > 1 ? take(slices * static_cast<std::size_t>(strips * strip_rows * tokens) * 4) : 0;
+  w.sums = slices > 1 ? take(slices * static_cast<std::size_t>(strips) * tiles * 256) : 0;
   return w;
 }
 
@@ -330,7 +277,7 @@ template <class P>
 MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips, int processors,
                                int shared_limit, bool overlap, void* workspace,
                                cudaStream_t stream) {
-  const int tiles = few_tiles(list.tokens), padded = 4 * tiles;
+  const int tiles = few_tiles(list.tokens);
   const FewWorkspace w = few_workspace(list.tokens, list.columns, strips);
   auto* base = static_cast<std::uint8_t*>(workspace);
 
@@ -342,30 +289,34 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
   layout.slice_pieces = (pieces + layout.slices - 1) / layout.slices;
   layout.slice_sums = reinterpret_cast<float*>(base + w.sums);
   layout.arrivals = reinterpret_cast<unsigned*>(base + w.arrivals);
-  for (layout.strips_abreast = few_warps / layout.slice_pieces; layout.strips_abreast > 0;
-       --layout.strips_abreast) {
-    const int warps = layout.slice_pieces * layout.strips_abreast;
+  layout.unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+  layout.depth = few_depth / layout.unit;
+  const int units = strips / layout.unit;
+  layout.blocks = std::clamp(processors / layout.slices, 1, units);
+  layout.share = units / layout.blocks;
+  layout.extra = units % layout.blocks;
+  for (layout.teams = few_warps / layout.slice_pieces; layout.teams > 0; --layout.teams) {
+    const int warps = layout.slice_pieces * layout.teams;
     int at = 0;
     const auto take = [&](int bytes) {
       const int start = at;
       at += (bytes + 127) / 128 * 128;
       return start;
     };
-    const int strip_bytes = layout.slice_pieces * strip_rows * padded * 4;
-    layout.batch_strips = std::clamp(49152 / strip_bytes & ~1, 2, 32);
     take(P::table_bytes);
-    layout.sums = P::has_offset ? take(warps * piece_scale_groups<P> * padded * 4) : 0;
-    layout.partial = take(layout.batch_strips * strip_bytes);
-    layout.affine = take(warps * few_affine_bytes<P>);
+    layout.partial = take(warps * few_depth * 256 * tiles);
+    layout.scales = take(warps * few_scale_bytes<P>);
+    layout.handing = take(layout.teams * few_depth * 16);
     layout.barriers = take(warps * 8 * 8);
     layout.ring = at;
-    layout.stages = (shared_limit - 128 - at) / (warps * P::piece_bytes);
-    if (layout.stages > 4) layout.stages = 4;
+    layout.stages = std::min(4, (shared_limit - at) / (warps * P::piece_bytes));
     layout.bytes = at + layout.stages * warps * P::piece_bytes;
     if (layout.stages >= 2) break;
   }
-  const int warps = layout.slice_pieces * layout.strips_abreast;
+  const int warps = layout.slice_pieces * layout.teams;
   if (warps == 0 || (layout.slices > 1 && strips > few_most_strips)) return MatmulStatus::bad_shape;
+  // What an SM reads while x is converted, but no more, for x would queue behind it.
+  layout.early_stages = std::clamp(73728 / (warps * P::piece_bytes), 1, layout.stages);
   prepare_fixed_point(x, list.columns, list.tokens, tiles, P::group, layout.x, overlap, stream);
   const auto kernel = tiles == 1 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
   // The same value in every call: threads with other shapes set it too.
@@ -373,9 +324,8 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
-  const int units = strips * layout.slices / (list.epilogue == MatmulEpilogue::gate_up ? 2 : 1);
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(units < processors ? units : processors));
+  config.gridDim = dim3(static_cast<unsigned>(layout.blocks * layout.slices));
   config.blockDim = dim3(static_cast<unsigned>(warps * 32));
   config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
   config.stream = stream;

@@ -19,6 +19,8 @@ struct OneLayout {
   int ring;
   int bytes;
   int stages;
+  int early_stages;  // that are fetched before x is waited for
+  int share, extra;  // units of strips per block, and blocks with one more
 };
 
 // Small pieces are fetched two at a time, which halves the cost of the ring per weight. Measured on
@@ -30,7 +32,7 @@ constexpr int one_warps = 16;
 
 template <class P>
 __global__ void __launch_bounds__(32 * one_warps, 1)
-    stream_one_kernel(const __grid_constant__ StripList list, const float* x, int strips,
+    stream_one_kernel(const __grid_constant__ StripList list, const float* x,
                       const __grid_constant__ OneLayout layout) {
 #if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
@@ -43,10 +45,9 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   const int row_bytes = list.columns / F::elements * F::bytes;
   // In gate_up a block takes whole pairs of strips.
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
-  const auto boundary = [&](unsigned block) {
-    return static_cast<int>(static_cast<std::int64_t>(strips / unit) * block / gridDim.x) * unit;
-  };
-  const int first = boundary(blockIdx.x), last = boundary(blockIdx.x + 1);
+  const int block = blockIdx.x;
+  const int first = (block * layout.share + min(block, layout.extra)) * unit;
+  const int last = first + (layout.share + (block < layout.extra ? 1 : 0)) * unit;
 
   auto* values = reinterpret_cast<std::int8_t*>(shared + layout.values);
   auto* scales = reinterpret_cast<float*>(shared + layout.scales);
@@ -64,7 +65,8 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int tail_groups = groups - (pieces - 1) * piece_groups;
   const auto groups_of = [&](int piece) {
-    return piece + 1 == pieces ? tail_groups : piece_groups;
+    // Blocks of 256 columns leave no piece with fewer groups.
+    return P::block_groups == 8 || piece + 1 < pieces ? piece_groups : tail_groups;
   };
   const auto fetch_next = [&] {
     if (fetch.done()) {
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     fetch.next();
   };
   // What the conversion of x waits for does not queue behind the whole ring.
-  fetch_next();
+  if (layout.early_stages > 0) fetch_next();
 #if defined(QL_BULK_COPY)
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
@@ -93,16 +95,22 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     }
   };
   load_x(warp);
-  for (int i = 1; i < layout.stages; ++i) fetch_next();
+  for (int i = layout.early_stages; i < layout.stages; ++i) fetch_next();
   codebook.write(shared);
   for (int chunk = warp; chunk < chunks; chunk += held * warps) {
     if (chunk != warp) load_x(chunk);
+    // Two at a time wait for each other's shuffles.
 #pragma unroll
-    for (int i = 0; i < held; ++i) {
-      const int at = chunk + i * warps;
-      if (at >= chunks) break;
-      convert_columns<P::group, P::has_offset>(part[i], lane, values + at * 256, scales + at * 4,
-                                               sums + at * (128 / P::group));
+    for (int i = 0; i < held; i += 2) {
+      if (chunk + i * warps >= chunks) break;
+      const unsigned largest[2] = {group_largest(part[i]), group_largest(part[i + 1])};
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int at = chunk + (i + j) * warps;
+        if (at >= chunks) break;
+        convert_columns<P::group, P::has_offset>(part[i + j], largest[j], lane, values + at * 256,
+                                                 scales + at * 4, sums + at * (128 / P::group));
+      }
     }
   }
   for (int i = threadIdx.x; i < batch_strips * warps * strip_rows; i += blockDim.x) partial[i] = 0;
@@ -144,7 +152,11 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     const auto total = [&](int strip, int row) {
       float sum = 0;
       float* from = partial + strip * warps * strip_rows + row;
-      for (int w = 0; w < warps; ++w) sum += from[w * strip_rows], from[w * strip_rows] = 0;
+      // Reads that no write comes between need not wait for each other.
+      for (int w = 0; w < warps; ++w) sum += from[w * strip_rows];
+      if (batch_end < last) {
+        for (int w = 0; w < warps; ++w) from[w * strip_rows] = 0;
+      }
       return sum;
     };
     const int count = (batch_end - batch) / unit;
@@ -204,8 +216,13 @@ MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips
     return MatmulStatus::cuda_error;
   }
   const int units = list.epilogue == MatmulEpilogue::gate_up ? strips / 2 : strips;
+  const int blocks = units < processors ? units : processors;
+  // Much of x, where it is there already, is needed before the first weights are.
+  layout.early_stages = overlap || list.columns < 8192 ? 1 : 0;
+  layout.share = units / blocks;
+  layout.extra = units % blocks;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(units < processors ? units : processors));
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(warps * 32));
   config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
   config.stream = stream;
@@ -214,7 +231,7 @@ MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, list, x, strips, layout);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, list, x, layout);
   return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
 }
 

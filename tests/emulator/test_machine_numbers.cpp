@@ -1,4 +1,5 @@
 // The emulator's interpreter: numbers, bits and matrices against plain loops.
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -232,6 +233,44 @@ TEST(mma_of_bytes) {
         for (int k = 0; k < 32; ++k) sum += a(row, k) * b(k, column);
         CHECK(out[static_cast<std::size_t>(4 * l + n)] == static_cast<std::uint32_t>(sum));
       }
+    }
+  }
+}
+
+// Integers of eleven bits, with bits below that a tf32 does not have.
+TEST(mma_of_tf32) {
+  Words in(32 * 6), out(128);
+  std::vector<int> values(in.size());
+  std::mt19937 random(4);
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    values[i] = static_cast<int>(random() % 2048) - 1024;
+    in[i] = std::bit_cast<std::uint32_t>(static_cast<float>(values[i]));
+    if (values[i] != 0) in[i] |= random() & 0x1fffu;
+  }
+  CHECK(fine(run_body(R"(
+      mul.wide.u32 %rd1, %tid, 24;
+      add.s64 %rd2, %a, %rd1;
+      ld.global.v2.u32 {%r1, %r2}, [%rd2];
+      ld.global.v2.u32 {%r3, %r4}, [%rd2+8];
+      ld.global.v2.u32 {%r5, %r6}, [%rd2+16];
+      mov.f32 %f1, 0f3f800000;
+      mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2,%f3,%f4,%f5}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f1,%f1,%f1};
+      mul.wide.u32 %rd6, %tid, 16;
+      add.s64 %rd7, %b, %rd6;
+      st.global.v4.f32 [%rd7], {%f2,%f3,%f4,%f5};)",
+                      in, out)));
+  const auto value = [&](int lane, int word) {
+    return values[static_cast<std::size_t>(lane * 6 + word)];
+  };
+  for (int l = 0; l < 32; ++l) {
+    for (int n = 0; n < 4; ++n) {
+      const int row = l / 4 + n / 2 * 8, column = 2 * (l % 4) + n % 2;
+      int sum = 1;
+      for (int k = 0; k < 8; ++k) {
+        sum +=
+            value(row % 8 * 4 + k % 4, row / 8 + k / 4 * 2) * value(column * 4 + k % 4, 4 + k / 4);
+      }
+      CHECK(float_at(out, static_cast<std::size_t>(4 * l + n)) == static_cast<float>(sum));
     }
   }
 }

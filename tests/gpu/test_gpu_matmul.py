@@ -45,6 +45,18 @@ def test_against_float64(format: str, precision: str) -> None:
             assert found.tobytes() == again.tobytes(), (rows, columns, tokens)
 
 
+@pytest.mark.parametrize("format", ["Q4_0", "Q8_0", "Q4_K", "Q2_K", "Q6_K", "IQ2_XS"])
+@pytest.mark.parametrize(("rows", "columns"), [(290, 256), (290, 1280), (290, 4096), (100, 8448)])
+def test_few_tokens_and_many_strips(format: str, rows: int, columns: int) -> None:
+    """Several strips for every warp, and columns in one to three slices with a short last one."""
+    w, weights = matrix(format, rows, columns)
+    w = w.to("cuda")
+    x = activations(8, columns)
+    for tokens in (1, 3, 8):
+        found = guarded(Tensor(x[:tokens], device="cuda"), w, "exact")
+        assert error(found, x[:tokens], weights) <= BOUNDS["exact"], tokens
+
+
 @pytest.mark.parametrize("format", QUANTIZED)
 def test_the_kernels_for_raw_blocks_agree(format: str) -> None:
     w, weights = matrix(format, 37, 1280)

@@ -1,5 +1,7 @@
 // mma, ldmatrix, stmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin at 2t
 // (halves, sums) or at 4t (bytes).
+#include <bit>
+
 #include "forms.h"
 #include "half.h"
 #include "values.h"
@@ -17,6 +19,11 @@ struct BfloatPart {
   using Stored = u16;
   using Sum = f32;
   static f32 value(u16 bits) { return bfloat_to_float(bits); }
+};
+struct TfPart {
+  using Stored = u32;
+  using Sum = f32;
+  static f32 value(u32 bits) { return std::bit_cast<f32>(bits & 0xffffe000u); }
 };
 template <typename T>
 struct BytePart {
@@ -155,6 +162,8 @@ void add_matrix_forms(Forms& forms) {
   forms[name + "8" + halves] = {multiply<HalfPart, HalfPart, 8>, "Vvvv", Kind::converge};
   forms[name + "16" + bfloats] = {multiply<BfloatPart, BfloatPart, 16>, "Vvvv", Kind::converge};
   forms[name + "8" + bfloats] = {multiply<BfloatPart, BfloatPart, 8>, "Vvvv", Kind::converge};
+  forms[name + "8.row.col.f32.tf32.tf32.f32"] = {multiply<TfPart, TfPart, 8>, "Vvvv",
+                                                 Kind::converge};
   add_bytes<s8, s8>(forms, "s8", "s8");
   add_bytes<s8, u8>(forms, "s8", "u8");
   add_bytes<u8, s8>(forms, "u8", "s8");

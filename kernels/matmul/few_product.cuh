@@ -1,0 +1,120 @@
+// A piece times 2 to 8 tokens. x is 16-bit fixed point with a step per token and 256 columns, split
+// into two int8 planes: the eight columns of a step are the planes of four tokens, a tile
+// (activations.cuh). The offsets of a piece meet the sums of x in tf32 steps, whose columns 2t and
+// 2t + 1 are the tokens t of the two tiles, as the sums of the int8 steps lie.
+#pragma once
+
+#include "matmul/one_token.cuh"
+
+namespace quantloom::kernels {
+
+template <class P>
+constexpr int piece_scale_groups = piece_columns / P::group;
+// Scales of rows g and g + 8, [scale groups of a piece][8], of one warp.
+template <class P>
+constexpr int few_scale_bytes = piece_scale_groups<P> * 8 * sizeof(float2);
+
+__device__ inline void multiply_tf32(float c[4], const float a[4], const float b[2]) {
+  const auto bits = [](float f) { return __float_as_uint(f); };
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(bits(a[0])), "r"(bits(a[1])), "r"(bits(a[2])), "r"(bits(a[3])), "r"(bits(b[0])),
+        "r"(bits(b[1])));
+}
+
+// The first eleven bits of a float in high and the others in low, both exact in tf32 where it has
+// no more than 22.
+__device__ inline void split_tf32(float value, float& high, float& low) {
+  high = __uint_as_float(__float_as_uint(value) & 0xffffe000u);
+  low = value - high;
+}
+
+// The lane's sums of x, of 21 bits, over scale groups: B operands of eight groups each.
+template <class P>
+struct SumsOfX {
+  static constexpr int steps = P::has_offset ? piece_scale_groups<P> / 8 : 0;
+  float of[steps + 1][2];
+
+  // from: [scale groups][tiles][4 tokens]
+  template <int tiles>
+  __device__ void read(const float* from, int n, int lane) {
+    const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int i = 0; i < 2 * steps; ++i) {
+      const int group = 4 * i + t;
+      const bool is_used = (g & 1) < tiles && group * P::group < n * 32;
+      of[i / 2][i % 2] = is_used ? from[(group * tiles + (g & 1)) * 4 + (g >> 1)] : 0;
+    }
+  }
+};
+
+// Every lane decodes the scales of its two rows' groups t, t + 4, ... for the warp, and adds its
+// offsets' products to the sums.
+template <class P>
+__device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane,
+                                    const SumsOfX<P>& sums, float2* scales, float to[4]) {
+  const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+  for (int step = 0; step < piece_scale_groups<P> / 8; ++step) {
+    // The reads come before the writes, for what they have in common to be read once.
+    formats::Affine affine[2][2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int quad = 2 * step + i;
+      if (P::block_groups < 8 && (4 * quad + t) * P::group >= n * 32) continue;
+      affine[i][0] = P::affine(piece, n, g, quad, t);
+      affine[i][1] = P::affine(piece, n, g + 8, quad, t);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scales[(8 * step + 4 * i + t) * 8 + g] = make_float2(affine[i][0].scale, affine[i][1].scale);
+    }
+    if constexpr (P::has_offset) {
+      float high[4], low[4], sum_high[2], sum_low[2];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) split_tf32(affine[i / 2][i % 2].offset, high[i], low[i]);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) split_tf32(sums.of[step][i], sum_high[i], sum_low[i]);
+      multiply_tf32(to, high, sum_high);
+      multiply_tf32(to, high, sum_low);
+      multiply_tf32(to, low, sum_high);
+      multiply_tf32(to, low, sum_low);
+    }
+  }
+  __syncwarp();
+}
+
+// A piece's products without the steps of x: row g of tokens t and 4 + t, then row g + 8.
+template <class P, int tiles>
+__device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
+                                             const uint2 (&x)[piece_groups][tiles],
+                                             const std::uint8_t* table, int lane,
+                                             const float2* scales, const std::uint32_t own[2],
+                                             float to[4]) {
+  constexpr int parts = 32 / P::group;  // scale groups of a group of 32 columns
+  const int g = lane >> 2;
+#pragma unroll
+  for (int j = 0; j < piece_groups; ++j) {
+    if (P::block_groups < 8 && j >= n) continue;
+    std::uint32_t a[4];
+    P::quants(piece, n, j, lane, a, table);
+#pragma unroll
+    for (int part = 0; part < parts; ++part) {
+      const float2 scale = scales[(j * parts + part) * 8 + g];
+#pragma unroll
+      for (int tile = 0; tile < tiles; ++tile) {
+        int c[4] = {0, 0, 0, 0};
+        if constexpr (parts == 1) {
+          multiply_int8<P::is_signed>(c, a, x[j][tile].x, x[j][tile].y);
+        } else {
+          multiply_int8<P::is_signed>(c, a, x[j][tile].x * own[part], x[j][tile].y * own[part]);
+        }
+        to[tile] += scale.x * static_cast<float>(c[0] * 256 + c[1]);
+        to[2 + tile] += scale.y * static_cast<float>(c[2] * 256 + c[3]);
+      }
+    }
+  }
+}
+
+}  // namespace quantloom::kernels

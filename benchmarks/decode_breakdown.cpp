@@ -166,12 +166,11 @@ int main(int count, char** values) {
       return 0;
     }
     print_profile(profile, gigabytes);
-    std::printf("\nus a step by KB of weights in flight a block:");
-    for (const int kilobytes : {0, 32, 48, 64, 96, 128}) {
-      cuda::set_decode_in_flight(operations, kilobytes << 10);
-      const std::uint64_t key = 3 + static_cast<std::uint64_t>(kilobytes);
-      const double time = measure(key, [&] { step(true, true); });
-      std::printf("  %s %.1f", kilobytes == 0 ? "all" : std::to_string(kilobytes).c_str(), time);
+    std::printf("\nus a step by stages of later products' weights on their way:");
+    for (const int stages : {1, 2, 3, 4, 16}) {
+      cuda::set_decode_stages_ahead(operations, stages);
+      const std::uint64_t key = 3 + static_cast<std::uint64_t>(stages);
+      std::printf("  %d: %.1f", stages, measure(key, [&] { step(true, true); }));
     }
     std::printf("\n");
   } catch (const std::exception& error) {

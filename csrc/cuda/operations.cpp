@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "cuda/pace.h"
 #include "cuda/place.h"
 #include "cuda/products.h"
 #include "cuda/program.h"
@@ -103,7 +104,6 @@ class CudaOperations final : public ops::Operations {
         products_(device, precision, stream_.get()) {
     marks_.reserve(mark_slots);
     for (std::size_t i = 0; i < mark_slots; ++i) {
-      // Steps are several ahead of the token that is waited for: a late wake-up delays none.
       marks_.push_back(std::make_unique<device::Event>(device, device::Event::Waits::sleeping));
     }
   }
@@ -171,7 +171,7 @@ class CudaOperations final : public ops::Operations {
   void wait(std::uint64_t ticket) override {
     if (ticket == 0 || ticket > ticket_) return;
     // A slot used again holds a later mark, and what is before that one is before this one too.
-    marks_[ticket % mark_slots]->synchronize();
+    pace_.wait(*marks_[ticket % mark_slots]);
   }
   void replay(std::uint64_t key, const std::function<void()>& calls) override {
     const device::CurrentDevice current(device_);
@@ -307,7 +307,7 @@ class CudaOperations final : public ops::Operations {
            [&] { return kernels::sample(arguments, sample_.get(), stream_.get()); });
   }
 
-  void set_decode_in_flight(int bytes) { decode_in_flight_ = bytes; }
+  void set_decode_stages_ahead(int stages) { decode_stages_ahead_ = stages; }
 
   StepProfile profile(const std::function<void()>& calls) {
     run_step(calls);
@@ -406,7 +406,7 @@ class CudaOperations final : public ops::Operations {
     } else if (not program_launched_) {
       launch("decode", {}, [&] {
         return program_.launch(stream_.get(), static_cast<std::uint64_t*>(stamps_.get()),
-                               decode_in_flight_);
+                               decode_stages_ahead_);
       });
       program_launched_ = true;
     }
@@ -429,10 +429,11 @@ class CudaOperations final : public ops::Operations {
   std::vector<Program> programs_;  // that were uploaded
   bool program_launched_ = false;
   bool batch_invariant_ = false;
-  int decode_in_flight_ = 0;
-  ops::Buffer stamps_;  // of profile()
+  int decode_stages_ahead_ = 0;  // 0: the program's own
+  ops::Buffer stamps_;           // of profile()
   std::vector<std::unique_ptr<device::Event>> marks_;
   std::uint64_t ticket_ = 0;
+  Pace pace_;
 };
 
 }  // namespace
@@ -451,8 +452,8 @@ StepProfile profile_step(ops::Operations& operations, const std::function<void()
   return on_gpu(operations).profile(calls);
 }
 
-void set_decode_in_flight(ops::Operations& operations, int bytes) {
-  on_gpu(operations).set_decode_in_flight(bytes);
+void set_decode_stages_ahead(ops::Operations& operations, int stages) {
+  on_gpu(operations).set_decode_stages_ahead(stages);
 }
 
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,

@@ -31,8 +31,8 @@ struct StepProfile {
 // `operations` is what make_operations() of this room gave. Errors: device.
 StepProfile profile_step(ops::Operations& operations, const std::function<void()>& calls);
 
-// How many bytes of weights each block of the decode kernel has on their way at a time in the calls
-// that follow; 0, the default: all that fit. A step recorded before by replay() keeps its own.
-void set_decode_in_flight(ops::Operations& operations, int bytes);
+// kernels::DecodeProgram::stages_ahead of the calls that follow; a step recorded before by replay()
+// keeps its own.
+void set_decode_stages_ahead(ops::Operations& operations, int stages);
 
 }  // namespace quantloom::cuda

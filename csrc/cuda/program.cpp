@@ -180,10 +180,10 @@ bool Program::finish(const device::Device& device, device::Stream stream) {
 
 bool Program::same_steps(const Program& other) const { return steps_ == other.steps_; }
 
-cudaError_t Program::launch(device::Stream stream, std::uint64_t* stamps, int in_flight) const {
+cudaError_t Program::launch(device::Stream stream, std::uint64_t* stamps, int stages_ahead) const {
   kernels::DecodeProgram program = program_;
   program.stamps = stamps;
-  program.in_flight = in_flight;
+  if (stages_ahead > 0) program.stages_ahead = stages_ahead;
   return kernels::decode(program, stream);
 }
 

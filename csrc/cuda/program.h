@@ -34,8 +34,7 @@ class Program {
   // Whether both run the same steps.
   bool same_steps(const Program& other) const;
   // With `stamps`, memory of stamp_count() times, the blocks write when they were where.
-  // `in_flight` is that of kernels::DecodeProgram.
-  cudaError_t launch(device::Stream stream, std::uint64_t* stamps, int in_flight) const;
+  cudaError_t launch(device::Stream stream, std::uint64_t* stamps, int stages_ahead) const;
   std::size_t stamp_count() const;
   const std::vector<kernels::DecodeStep>& steps() const { return steps_; }
 

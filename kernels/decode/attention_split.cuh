@@ -4,7 +4,6 @@
 #include "decode/decode.h"
 #include "decode/sizes.h"
 #include "transformer/attention.cuh"
-#include "transformer/attention_tile.cuh"
 
 namespace quantloom::kernels {
 
@@ -12,14 +11,26 @@ namespace quantloom::kernels {
 constexpr int most_parts = 4;
 constexpr int least_part = 128;  // positions
 constexpr int most_head_size = 128;
+constexpr int sums_padding = 8;    // floats, against bank conflicts
+constexpr int held_positions = 8;  // whose keys and values a warp has in registers
+
+// Floats of a warp's sums. Those of four warps start in different banks of 16 bytes, two apart.
+__device__ constexpr int sums_region(int rows, int head_size) {
+  return rows * (head_size + sums_padding) + ((1 - rows) & 3) * 8;
+}
 
 struct AttentionSplit {
   int rows, row_groups, parts, items;
-  int begin, end, part;  // positions that the token sees, and of one part
+  int group_shift;                      // of 2^3 rows, or 2^2 where blocks would be idle
+  int begin, end, part;                 // positions that the token sees, and of one part
+  unsigned head_inverse, rows_inverse;  // 2^32 / head size and / rows, rounded up
   AttentionSplit() = default;
   __device__ AttentionSplit(const Attention& a, int position) {
     rows = a.heads / a.cache.kv_heads;
-    row_groups = (rows + rows_per_partial - 1) / rows_per_partial;
+    // Twice the blocks read the same cache, each with all its warps.
+    const int fours = (rows + 3) / 4;
+    group_shift = a.cache.kv_heads * fours * most_parts <= static_cast<int>(gridDim.x) ? 2 : 3;
+    row_groups = group_shift == 2 ? fours : (rows + rows_per_partial - 1) / rows_per_partial;
     const int pairs = a.cache.kv_heads * row_groups;
     end = position + 1;
     begin = a.window > 0 && end > a.window ? end - static_cast<int>(a.window) : 0;
@@ -27,9 +38,17 @@ struct AttentionSplit {
     const int most = max(1, static_cast<int>(gridDim.x) / pairs);
     parts = min(min(most, most_parts), (length + least_part - 1) / least_part);
     part = (length + parts - 1) / parts;
-    part = (part + tile_positions - 1) / tile_positions * tile_positions;
+    part = (part + held_positions - 1) / held_positions * held_positions;
     parts = (length + part - 1) / part;
     items = pairs * parts;
+    head_inverse = ~0u / static_cast<unsigned>(a.cache.head_size) + 1;
+    rows_inverse = ~0u / static_cast<unsigned>(rows) + 1;
+  }
+  __device__ int head_of(int column) const {
+    return static_cast<int>(__umulhi(static_cast<unsigned>(column), head_inverse));
+  }
+  __device__ int kv_head_of(int head) const {
+    return rows == 1 ? head : static_cast<int>(__umulhi(static_cast<unsigned>(head), rows_inverse));
   }
 };
 
@@ -38,24 +57,46 @@ struct AttentionItem {
   int index, pair, parts, kv_head;
   int head, rows;    // the first query head and their number
   int from, to;      // positions
-  int tiles, warps;  // of 16 positions, and the warps that take them in turn
+  int tiles, warps;  // of eight positions, and the warps that take them in turn
   bool writes;       // the new key and value, which are in this part
   AttentionItem() = default;
   __device__ AttentionItem(const AttentionSplit& split, const Cache& cache, int item)
       : index(item), pair(item / split.parts), parts(split.parts) {
     const int part = item - pair * parts;
     kv_head = pair / split.row_groups;
-    const int first = (pair - kv_head * split.row_groups) * rows_per_partial;
+    const int first = (pair - kv_head * split.row_groups) << split.group_shift;
     head = kv_head * split.rows + first;
-    rows = min(rows_per_partial, split.rows - first);
+    rows = min(1 << split.group_shift, split.rows - first);
     from = split.begin + part * split.part;
     to = min(split.end, from + split.part);
-    tiles = (to - from + tile_positions - 1) / tile_positions;
-    const int room =
-        attention_sums_bytes / (rows * cache.head_size * static_cast<int>(sizeof(float)));
+    tiles = (to - from + held_positions - 1) / held_positions;
+    const int room = attention_sums_bytes /
+                     (sums_region(rows, cache.head_size) * static_cast<int>(sizeof(float)));
     warps = min(min(decode_warps, room), tiles);
     writes = part + 1 == parts;
   }
 };
+
+// A hint to the L2 for what the block reads first of the cache. One thread calls it.
+__device__ inline void prefetch_cache(const Attention& a, int position) {
+#if __CUDA_ARCH__ >= 900
+  const Cache& cache = a.cache;
+  const AttentionSplit split(a, position);
+  if (static_cast<int>(blockIdx.x) >= split.items) return;
+  const AttentionItem item(split, cache, blockIdx.x);
+  constexpr int positions = 768;
+  const int row_bytes = cache.head_size * (cache.type == CacheType::q8_0 ? 1 : 2);
+  const std::int64_t at = (item.kv_head * cache.capacity + item.from) * row_bytes;
+  const auto bytes = static_cast<std::uint32_t>(min(item.to - item.from, positions)) * row_bytes;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                   static_cast<const std::uint8_t*>(cache.keys) + at),
+               "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                   static_cast<const std::uint8_t*>(cache.values) + at),
+               "r"(bytes)
+               : "memory");
+#endif
+}
 
 }  // namespace quantloom::kernels

@@ -11,17 +11,28 @@ namespace quantloom::kernels {
 
 struct Block {
   RingState rings;
-  std::uint32_t stages;         // of the ring that the products before had
-  StepCopy steps[2];            // this one and the next
-  StepCopy fetch_steps[2];      // of the filling warp, which is ahead
-  float squares[decode_warps];  // x's sums of squares before a norm
+  std::uint32_t stages;  // of the ring that the products before had
+  GridBarrierState barrier;
+  volatile int turns[decode_warps];  // each warp's step
+  StepCopy steps[2];                 // this one and the next
+  StepCopy fetch_steps[2];           // of the filling warp, which is ahead
+  float squares[decode_warps];       // x's sums of squares before a norm
+  DecodeProgram program;
   int position;
   DecodeLayout layout;
   std::uint64_t* stamps;  // thread 0's, of the step at hand, or null
   AttentionSplit split;
   AttentionItem item;
-  float2 angles[most_head_size / 2];    // of RoPE at the position: cosine, sine
-  float head_norms[2][most_head_size];  // weights of the norms of q and k
+  float2 angles[most_head_size / 2];                // of RoPE at the position: cosine, sine
+  alignas(16) float head_norms[2][most_head_size];  // weights of the norms of q and k
+
+  __device__ int turn() const { return turns[threadIdx.x / 32]; }
+  __device__ void end_turn() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) turns[threadIdx.x / 32] = turn() + 1;
+    __syncwarp();
+  }
+  __device__ const StepCopy& step() const { return steps[turn() % 2]; }
 
   __device__ void stamp(int which) {
     if (threadIdx.x == 0 && stamps != nullptr) stamps[which] = nanoseconds();
@@ -41,6 +52,10 @@ struct SharedX {
 
 __device__ inline float* partial_sums(const DecodeLayout& layout, std::uint8_t* base) {
   return reinterpret_cast<float*>(base + layout.partial);
+}
+
+__device__ inline const float* partial_sums(const DecodeLayout& layout, const std::uint8_t* base) {
+  return reinterpret_cast<const float*>(base + layout.partial);
 }
 
 }  // namespace quantloom::kernels

@@ -7,6 +7,31 @@
 namespace quantloom::kernels {
 namespace {
 
+// The loop over the steps keeps nothing in registers: the functions it calls need them all, and
+// local memory comes back through the L2 behind each barrier of the grid, which empties the L1.
+
+// The step to do now, or null behind the last one.
+__device__ __noinline__ const DecodeStep* begin_step(Block& block) {
+  const DecodeProgram& program = block.program;
+  const int i = block.turn(), thread = threadIdx.x;
+  if (i >= program.step_count) return nullptr;
+  // The last warp has the least to do at the end of a step.
+  if (thread / 32 == decode_warps - 1) begin_copy(program, i + 1, block.steps[(i + 1) % 2]);
+  if (thread == 0 && program.stamps != nullptr) {
+    block.stamps =
+        program.stamps + (static_cast<std::int64_t>(i) * gridDim.x + blockIdx.x) * decode_stamps;
+    block.stamp(0);
+  }
+  return &block.step().get();
+}
+
+__device__ __noinline__ void end_step(Block& block) {
+  block.stamp(3);
+  end_copy();
+  GridBarrier{block.barrier}.arrive();
+  block.end_turn();
+}
+
 __global__ void __launch_bounds__(decode_threads + 32, 1)
     decode_kernel(const __grid_constant__ DecodeProgram program) {
 #if __CUDA_ARCH__ >= 900
@@ -20,45 +45,33 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
   }
   if (threadIdx.x == 0) {
     block.stages = 0;
+    block.rings.multiplied = -1;
+    for (volatile int& turn : block.turns) turn = 0;
+    block.barrier = {program.barrier, 0};
+    block.program = program;
     block.layout = program.layout;
     block.position = program.position != nullptr ? *program.position : 0;
     block.stamps = nullptr;
   }
-  if (warp == 0) StepWords(program, 0).store(block.steps[0]);
-  if (warp == decode_warps) StepWords(program, 0).store(block.fetch_steps[0]);
+  if (warp == 0) begin_copy(program, 0, block.steps[0]);
+  if (warp == decode_warps) begin_copy(program, 0, block.fetch_steps[0]);
+  end_copy();
   __syncthreads();
   if (warp == decode_warps) {
-    fetch_weights(program, base + program.layout.ring, block.rings, block.fetch_steps);
+    fetch_weights(program, base + program.layout.ring, block.rings, block.fetch_steps,
+                  block.position);
     return;
   }
 
-  GridBarrier barrier{program.barrier, 0};
-  for (int i = 0; i < program.step_count; ++i) {
-    const DecodeStep& step = block.steps[i % 2].get();
-    const DecodeShare share = block.steps[i % 2].share;
-    // The last warp has the least to do at the end of a step.
-    const bool copies_step = warp == decode_warps - 1;
-    const StepWords next(program, copies_step ? i + 1 : program.step_count);
-    if (program.stamps != nullptr && threadIdx.x == 0) {
-      block.stamps =
-          program.stamps + (static_cast<std::int64_t>(i) * gridDim.x + blockIdx.x) * decode_stamps;
-    }
-    block.stamp(0);
-    if (step.kind == DecodeStepKind::product) {
-      const DecodeProduct& product = step.product;
-      if (!product.shares_x) convert_x(product, block, base, barrier);
-      block.stamp(1);
-      block.stamp(2);
-      multiply_share(product, share, block, base);
+  while (const DecodeStep* step = begin_step(block)) {
+    if (step->kind == DecodeStepKind::product) {
+      multiply(step->product.kernel, block, base);
     } else {
-      attend(step.attention, block, base, barrier);
+      attend(block, base);
     }
-    if (copies_step) next.store(block.steps[(i + 1) % 2]);
-    block.stamp(3);
-    barrier.arrive();
-    barrier.target += static_cast<int>(gridDim.x);
+    end_step(block);
   }
-  barrier.leave();
+  GridBarrier{block.barrier}.leave();
 #endif
 }
 

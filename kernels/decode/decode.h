@@ -36,9 +36,11 @@ struct DecodeProduct {
   void* parts = nullptr;  // where x is an attention's output: its workspace, which has x in parts
   int head_size = 0;      // where several blocks share a head's cache
   XSums sums = XSums::none;
-  bool shares_x = false;  // with the step before, which has read and converted it
-  int share = 0;          // index of its first entry in DecodeProgram::shares
-  int pieces = 0;         // of a strip
+  bool shares_x = false;     // with the step before, which has read and converted it
+  bool own_columns = false;  // a warp's pieces are all of the same columns
+  int kernel = 0;            // 2 * decode_index(format) + own_columns
+  int share = 0;             // index of its first entry in DecodeProgram::shares
+  int pieces = 0;            // of a strip
   int piece_bytes = 0;
   int tail_bytes = 0;                   // of a strip's last piece
   int first[matmul_most_weights] = {};  // strips before each weight
@@ -82,7 +84,7 @@ struct DecodeProgram {
   const std::int32_t* position = nullptr;  // of the token, device memory
   int* barrier = nullptr;                  // two integers, zero before the first launch, left zero
   std::uint64_t* stamps = nullptr;         // null, or [steps][blocks][decode_stamps] nanoseconds
-  int in_flight = 0;  // most bytes of a block's weights on their way at a time; 0: all that fit
+  int stages_ahead = 1;  // of later products' weights that a block has on their way at a time
 };
 constexpr int decode_stamps = 4;  // start, inputs there and converted, sums done, outputs written
 

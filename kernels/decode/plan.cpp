@@ -65,6 +65,10 @@ bool complete(DecodeProduct& product, const DecodeStep* before) {
   product.piece_bytes = strip_rows * shape.block_bytes * (piece_columns / shape.elements);
   product.tail_bytes = strip_rows * shape.block_bytes *
                        ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
+  product.own_columns = product.pieces <= decode_warps &&
+                        (product.pieces & (product.pieces - 1)) == 0 &&
+                        product.tail_bytes == product.piece_bytes;
+  product.kernel = 2 * decode_index(product.format) + (product.own_columns ? 1 : 0);
   product.sums = !shape.has_offset   ? XSums::none
                  : shape.group == 16 ? XSums::per_16
                                      : XSums::per_32;
@@ -164,7 +168,7 @@ bool decode_serves(const DecodeAttention& a) {
 bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program) {
   const Device device = current_device();
   if (device.blocks == 0 || step_count == 0) return false;
-  int columns = piece_columns, most_bytes = 0;
+  int columns = decode_warps * piece_columns, most_bytes = 0;
   bool per_16 = false, has_attention = false;
   for (int i = 0; i < step_count; ++i) {
     if (steps[i].kind == DecodeStepKind::attention) {

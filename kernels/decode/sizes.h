@@ -10,9 +10,9 @@ constexpr int ring_stages = 16;  // most in the ring; even, so that a place serv
 constexpr int decode_batch_strips = 16;    // that a block's warps sum between two meetings; even
 constexpr int decode_static_bytes = 7168;  // at most, of statically allocated shared memory
 
-// Attention: peaks, factors, sums (attention.cuh).
-constexpr int attention_sums_bytes = 32768;
+// Attention (attention.cuh): peaks, the new key and value, fragments, heads, sums.
+constexpr int attention_sums_bytes = 35328;  // four rows of 128 from each warp, padded
 constexpr int attention_scratch_bytes =
-    decode_warps * 8 * 8 + 8 * decode_warps * 4 + attention_sums_bytes;
+    decode_warps * 8 * 8 + 2 * 272 + 8 * 32 * 16 + 9 * 128 * 4 + attention_sums_bytes;
 
 }  // namespace quantloom::kernels

@@ -1,53 +1,42 @@
 // The descriptions of steps in shared memory. The next one is read while one runs, so that no step
-// begins with a wait for global memory.
+// begins with a wait for global memory, and past the registers, which would hold it in local memory
+// while a step runs.
 #pragma once
 
 #include "decode/decode.h"
 #include "decode/sizes.h"
+#include "matmul/ring.cuh"
 
 namespace quantloom::kernels {
 
-constexpr int step_words = sizeof(DecodeStep) / 4;
-static_assert(sizeof(DecodeStep) % 4 == 0 && step_words < 32 * 5 && step_words < decode_threads);
-
 struct alignas(16) StepCopy {
-  std::uint32_t words[step_words];
+  std::uint64_t words[sizeof(DecodeStep) / 8];
   DecodeShare share;  // of this block, where the step is a product
   __device__ const DecodeStep& get() const { return reinterpret_cast<const DecodeStep&>(words); }
 };
-static_assert(alignof(DecodeStep) <= 16);
+static_assert(alignof(DecodeStep) == 8);
 
-__device__ inline const std::uint32_t* step_source(const DecodeProgram& program, int step) {
-  return reinterpret_cast<const std::uint32_t*>(program.steps + step);
+// Begins to copy from global to shared memory, past the registers.
+template <int bytes>
+__device__ inline void copy_async(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from),
+               "n"(bytes)
+               : "memory");
 }
-__device__ inline const DecodeShare& share_source(const DecodeProgram& program, int step) {
-  return program.shares[step * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)];
+// What this thread copied stands; the others see it behind the next barrier.
+__device__ inline void end_copy() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// One warp begins to copy a step's description, where there is such a step.
+__device__ inline void begin_copy(const DecodeProgram& program, int step, StepCopy& copy) {
+  if (step >= program.step_count) return;
+  const int lane = threadIdx.x % 32;
+  const auto* from = reinterpret_cast<const std::uint64_t*>(program.steps + step);
+  for (int i = lane; i < static_cast<int>(sizeof(DecodeStep) / 8); i += 32) {
+    copy_async<8>(copy.words + i, from + i);
+  }
+  if (lane == 0) {
+    copy_async<4>(&copy.share, program.shares + step * static_cast<int>(gridDim.x) + blockIdx.x);
+  }
 }
-
-// A step's description on its way through the registers of one warp.
-class StepWords {
- public:
-  __device__ StepWords(const DecodeProgram& program, int step) {
-    if (step >= program.step_count) return;
-#pragma unroll
-    for (int i = 0; i < 5; ++i) {
-      const int at = i * 32 + static_cast<int>(threadIdx.x % 32);
-      if (at < step_words) words_[i] = step_source(program, step)[at];
-    }
-    share_ = share_source(program, step);
-  }
-  __device__ void store(StepCopy& copy) const {
-#pragma unroll
-    for (int i = 0; i < 5; ++i) {
-      const int at = i * 32 + static_cast<int>(threadIdx.x % 32);
-      if (at < step_words) copy.words[at] = words_[i];
-    }
-    if (threadIdx.x % 32 == 0) copy.share = share_;
-  }
-
- private:
-  std::uint32_t words_[5] = {};
-  DecodeShare share_ = {};
-};
 
 }  // namespace quantloom::kernels

@@ -72,6 +72,16 @@ def test_context_lengths(length: int, cache_type: str, tmp_path: Path) -> None:
     check(recipe.write(tmp_path), length, cache_type=cache_type)
 
 
+@pytest.mark.parametrize("length", [40, 300])
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_window_and_soft_cap(length: int, cache_type: str, tmp_path: Path) -> None:
+    recipe = Synthetic(
+        embedding=256, heads=8, head_size=128, feed_forward=256, context=512, format="Q8_0",
+        keys={"attention.sliding_window": 150, "attn_logit_softcapping": 2.0},
+    )  # fmt: skip
+    check(recipe.write(tmp_path), length, cache_type=cache_type)
+
+
 @pytest.mark.parametrize("head_size", [32, 64, 96, 128])
 @pytest.mark.parametrize("heads", [2, 6, 18])
 def test_heads(heads: int, head_size: int, tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def test_gate_up(format: str, activation: str, tokens: int) -> None:
     checks.check_gate_up(DEVICE, format, activation, tokens)
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 8])
+@pytest.mark.parametrize("columns", [256, 2816, 8448])
+def test_gate_up_over_columns(columns: int, tokens: int) -> None:
+    """Columns that one warp has, that leave warps without, and that are cut into slices."""
+    checks.check_gate_up(DEVICE, "Q4_K", "silu", tokens, columns)
+
+
 @pytest.mark.parametrize("count", [1, 7, 1000, 70001])
 def test_elementwise(count: int) -> None:
     checks.check_elementwise(DEVICE, count)

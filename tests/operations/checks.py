@@ -130,16 +130,19 @@ def activated(x: np.ndarray, name: str) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def check_gate_up(device: str, format: str, activation: str, tokens: int) -> None:
+def check_gate_up(
+    device: str, format: str, activation: str, tokens: int, columns: int = 512
+) -> None:
     """Rows and tokens that fill no tile; gates of both signs, and far from zero."""
     random = np.random.default_rng(tokens)
-    rows, columns = 533, 512
+    rows = 533
     x = random.normal(0, 3, (tokens, columns)).astype(np.float32)
     x[tokens // 2] *= 100
     weight = random.normal(1, 0.2, columns).astype(np.float32)
     gate, gate_decoded, _ = matrix(random, rows, columns, format)
     up, up_decoded, _ = matrix(random, rows, columns, format)
-    out = runner(device).norm_gate_up(x, weight, 1e-6, gate, up, activation)
+    run = runner(device, width=max(columns, 4096))
+    out = run.norm_gate_up(x, weight, 1e-6, gate, up, activation)
     normed = rms(x, weight, 1e-6)
     wanted = activated(normed @ gate_decoded.T, activation) * (normed @ up_decoded.T)
     assert out.shape == wanted.shape

@@ -1,0 +1,23 @@
+// Waiting for marks that come one after another at a steady pace, as those of decoded tokens do.
+#pragma once
+
+#include <chrono>
+
+#include "device/runtime.h"
+
+namespace quantloom::cuda {
+
+// Sleeps while the next mark is not due, then looks often: an event that wakes its sleeper does so
+// up to half a millisecond late in a virtual machine, and spinning takes a whole core.
+class Pace {
+ public:
+  // Returns when `mark` has come. Errors: device.
+  void wait(const device::Event& mark);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_{};  // when the mark before came
+  Clock::duration period_{};  // between two marks; 0: not known
+};
+
+}  // namespace quantloom::cuda

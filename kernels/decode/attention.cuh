@@ -268,7 +268,8 @@ __device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
   HeldTile<head_size, q8_0> tile;
   {
     const Cache& cache = a.attention.cache;
-    const int begin = item.from + warp * held_positions, last = item.to - 1;
+    const int begin = item.from + warp * held_positions;
+    const int last = max(item.to - (item.writes ? 2 : 1), 0);  // that stands there already
     tile.read_keys({cache.keys, cache.key_scales, cache, item.kv_head}, begin, last);
     tile.read_values({cache.values, cache.value_scales, cache, item.kv_head}, begin, last);
   }

@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <thread>
 
 namespace quantloom::cuda {
@@ -17,13 +18,20 @@ void sleep_until(Clock::time_point when) {
   if (slack > 0) prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
 }
 
+// How long before the mark to be awake: late wake-ups of a virtual machine weigh more on short
+// periods, and a quarter of the thread's time is the most that may go into looking.
+Clock::duration margin(Clock::duration period) {
+  constexpr Clock::duration enough = std::chrono::microseconds(150);
+  return std::max(period / 6, std::min(period / 4, enough));
+}
+
 }  // namespace
 
 void Pace::wait(const device::Event& mark) {
   const bool waits = not mark.done();
   bool overslept = false;
   if (waits and period_.count() > 0) {
-    const auto due = last_ + period_ * 5 / 6;
+    const auto due = last_ + period_ - margin(period_);
     if (Clock::now() < due) {
       sleep_until(due);
       overslept = mark.done();

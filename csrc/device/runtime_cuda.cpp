@@ -356,6 +356,7 @@ void Event::synchronize() const {
 }
 
 bool Event::done() const {
+  require_alive(device_.index);
   // No point of injected faults: how often a wait asks depends on the time it takes.
   const cudaError_t status = cudaEventQuery(event_);
   if (status == cudaErrorNotReady) return false;

@@ -19,7 +19,6 @@ struct Block {
   float squares[decode_warps];       // x's sums of squares before a norm
   DecodeProgram program;
   int position;
-  DecodeLayout layout;
   std::uint64_t* stamps;  // thread 0's, of the step at hand, or null
   AttentionSplit split;
   AttentionItem item;
@@ -52,10 +51,6 @@ struct SharedX {
 
 __device__ inline float* partial_sums(const DecodeLayout& layout, std::uint8_t* base) {
   return reinterpret_cast<float*>(base + layout.partial);
-}
-
-__device__ inline const float* partial_sums(const DecodeLayout& layout, const std::uint8_t* base) {
-  return reinterpret_cast<const float*>(base + layout.partial);
 }
 
 }  // namespace quantloom::kernels

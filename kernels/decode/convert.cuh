@@ -65,7 +65,7 @@ template <bool normed, bool own, XSums kind>
 __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
                                            std::uint8_t* base) {
   constexpr int n = own ? 2 : 4;  // converted side by side, and on their way behind them
-  const SharedX to(block.layout, base);
+  const SharedX to(block.program.layout, base);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int columns = a.columns;
   const Chunks chunks(a, warp, own);
@@ -159,7 +159,7 @@ struct ColumnParts {
 template <bool own, XSums kind>
 __device__ __forceinline__ void convert_parts(const DecodeProduct& a, Block& block,
                                               std::uint8_t* base) {
-  const SharedX to(block.layout, base);
+  const SharedX to(block.program.layout, base);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const Chunks chunks(a, warp, own);
   GridBarrier{block.barrier}.wait();

@@ -49,7 +49,6 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
     for (volatile int& turn : block.turns) turn = 0;
     block.barrier = {program.barrier, 0};
     block.program = program;
-    block.layout = program.layout;
     block.position = program.position != nullptr ? *program.position : 0;
     block.stamps = nullptr;
   }

@@ -151,9 +151,9 @@ __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t*
     const StepCopy& step = copies[i % 2];
     begin_copy(program, i + 1, copies[(i + 1) % 2]);
     const bool is_product = step.get().kind == DecodeStepKind::product;
-    if (!is_product && threadIdx.x % 32 == 0)
-      prefetch_cache(step.get().attention.attention, position);
-    if (is_product && threadIdx.x % 32 == 0) {
+    const bool fills = threadIdx.x % 32 == 0;
+    if (fills && !is_product) prefetch_cache(step.get().attention.attention, position);
+    if (fills && is_product) {
       const DecodeProduct& product = step.get().product;
       const DecodeShare share = step.share;
       if (!product.shares_x) first = i;

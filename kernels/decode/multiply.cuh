@@ -74,13 +74,14 @@ template <class P>
 __device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, int pieces, StripBatch batch,
                                                Block& block, std::uint8_t* base) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const std::uint8_t* ring = base + block.layout.ring + warp % stage_pieces * P::piece_bytes;
+  const std::uint8_t* ring =
+      base + block.program.layout.ring + warp % stage_pieces * P::piece_bytes;
   const int begin = batch.first * pieces, end = batch.last * pieces;
   int left = end - begin - warp;  // of the batch, from the warp's next piece on
   // Where the share ends amid a stage, the warps of the pieces that are missing release it too.
   const int least = 1 - (-end & (stage_pieces - 1));
   StageWalk walk(block, begin + warp);
-  float* to = partial_sums(block.layout, base) + warp * strip_rows;
+  float* to = partial_sums(block.program.layout, base) + warp * strip_rows;
 #pragma unroll 1
   for (; left >= least; left -= decode_warps, to += decode_warps * strip_rows) {
     walk.wait();
@@ -94,14 +95,14 @@ __device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, int pieces
   }
 }
 
-// Where x stands in shared memory for all warps. `all` pieces are the whole share.
+// Where x stands in shared memory for all warps.
 template <class P>
-__device__ __forceinline__ void multiply_batch(const DecodeProduct& a, int all, StripBatch batch,
+__device__ __forceinline__ void multiply_batch(const DecodeProduct& a, StripBatch batch,
                                                Block& block, std::uint8_t* base) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const SharedX x(block.layout, base);
-  float* partial = partial_sums(block.layout, base);
-  const std::uint8_t* ring = base + block.layout.ring;
+  const SharedX x(block.program.layout, base);
+  float* partial = partial_sums(block.program.layout, base);
+  const std::uint8_t* ring = base + block.program.layout.ring;
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int pieces = a.pieces, sums_each = sums_of_strip(pieces);
   // Blocks of 256 leave no part of a piece.
@@ -109,7 +110,7 @@ __device__ __forceinline__ void multiply_batch(const DecodeProduct& a, int all, 
       P::block_groups == piece_groups ? piece_groups : a.columns / 32 - (pieces - 1) * piece_groups;
   const int end = batch.last * pieces;
   // Where the share ends amid a stage, the warps of the pieces that are missing release it too.
-  const int last = end == all ? (all + stage_pieces - 1) / stage_pieces * stage_pieces : end;
+  const int last = end + (-end & (stage_pieces - 1));
   int i = batch.first * pieces;
   i += (warp - i) & (decode_warps - 1);
   StageWalk walk(block, i);

@@ -67,11 +67,11 @@ __device__ __forceinline__ void add_warps(const float* from, int count, int apar
 }
 
 __device__ __forceinline__ void store_batch(const DecodeProduct& a, float* to, float before,
-                                            const Block& block, const std::uint8_t* base) {
+                                            const Block& block, std::uint8_t* base) {
   static_assert(decode_batch_strips * strip_rows <= decode_threads);
   if (to == nullptr) return;
   const int sums_each = sums_of_strip(a.pieces);
-  const float* from = partial_sums(block.layout, base) +
+  const float* from = partial_sums(block.program.layout, base) +
                       Output::strip_of(a) * sums_each * strip_rows + threadIdx.x % strip_rows;
   float factor = 1.0f;
   if (a.norm != nullptr) {
@@ -132,13 +132,13 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base) {
   };
   if constexpr (own) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const SharedX x(block.layout, base);
+    const SharedX x(block.program.layout, base);
     const HeldPiece<P> held({x.values + warp * 512, x.scales + warp * piece_groups,
                              x.sums + warp * (piece_columns / P::group), OwnColumns::of<P>(lane),
                              lane});
     batches([&](StripBatch batch) { multiply_batch<P>(held, pieces, batch, block, base); });
   } else {
-    batches([&](StripBatch batch) { multiply_batch<P>(a, strips * pieces, batch, block, base); });
+    batches([&](StripBatch batch) { multiply_batch<P>(a, batch, block, base); });
   }
   if (threadIdx.x == 0) block.stages += (strips * pieces + stage_pieces - 1) / stage_pieces;
 }

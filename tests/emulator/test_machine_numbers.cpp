@@ -195,18 +195,21 @@ TEST(mma_of_halves_from_ldmatrix) {
   }
 }
 
+// A lane's six words: %r1 .. %r4 of A, %r5 and %r6 of B.
+const std::string operands = R"(
+      mul.wide.u32 %rd1, %tid, 24;
+      add.s64 %rd2, %a, %rd1;
+      ld.global.v2.u32 {%r1, %r2}, [%rd2];
+      ld.global.v2.u32 {%r3, %r4}, [%rd2+8];
+      ld.global.v2.u32 {%r5, %r6}, [%rd2+16];)";
+
 TEST(mma_of_bytes) {
   Words in(32 * 6), out(128);
   std::mt19937 random(2);
   for (auto& word : in) word = static_cast<std::uint32_t>(random());
   for (const bool is_signed : {false, true}) {
     CHECK(fine(
-        run_body(std::string(R"(
-      mul.wide.u32 %rd1, %tid, 24;
-      add.s64 %rd2, %a, %rd1;
-      ld.global.v2.u32 {%r1, %r2}, [%rd2];
-      ld.global.v2.u32 {%r3, %r4}, [%rd2+8];
-      ld.global.v2.u32 {%r5, %r6}, [%rd2+16];
+        run_body(operands + std::string(R"(
       mov.u32 %r7, 3;
       mma.sync.aligned.m16n8k32.row.col.s32.)") +
                      (is_signed ? "s8" : "u8") +
@@ -247,12 +250,7 @@ TEST(mma_of_tf32) {
     in[i] = std::bit_cast<std::uint32_t>(static_cast<float>(values[i]));
     if (values[i] != 0) in[i] |= random() & 0x1fffu;
   }
-  CHECK(fine(run_body(R"(
-      mul.wide.u32 %rd1, %tid, 24;
-      add.s64 %rd2, %a, %rd1;
-      ld.global.v2.u32 {%r1, %r2}, [%rd2];
-      ld.global.v2.u32 {%r3, %r4}, [%rd2+8];
-      ld.global.v2.u32 {%r5, %r6}, [%rd2+16];
+  CHECK(fine(run_body(operands + R"(
       mov.f32 %f1, 0f3f800000;
       mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2,%f3,%f4,%f5}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f1,%f1,%f1};
       mul.wide.u32 %rd6, %tid, 16;

@@ -157,24 +157,28 @@ bool Program::finish(const device::Device& device, device::Stream stream) {
   if (not obstacle_.empty()) return false;
   std::vector<kernels::DecodeStep> planned = steps_;
   std::vector<kernels::DecodeShare> shares(planned.size() * static_cast<std::size_t>(blocks));
-  if (not kernels::decode_plan(planned.data(), static_cast<int>(planned.size()), shares.data(),
+  const int count = static_cast<int>(planned.size());
+  const std::size_t step_bytes = (planned.size() * sizeof planned[0] + 255) / 256 * 256;
+  const std::size_t share_bytes = (shares.size() * sizeof shares[0] + 255) / 256 * 256;
+  constexpr std::size_t count_bytes = 256;
+  const std::size_t exchange_bytes = kernels::decode_exchange_bytes(planned.data(), count);
+  memory_ = device::allocate(device, step_bytes + share_bytes + count_bytes + exchange_bytes,
+                             stream, "the list of a token's operations and their values");
+  auto* base = static_cast<std::byte*>(memory_.get());
+  std::byte* counts = base + step_bytes + share_bytes;
+  if (not kernels::decode_plan(planned.data(), count, counts + count_bytes, shares.data(),
                                program_)) {
+    memory_ = {};
     refuse("the model's shapes do not fit the decode kernel");
     return false;
   }
-  const std::size_t step_bytes = (planned.size() * sizeof planned[0] + 255) / 256 * 256;
-  const std::size_t share_bytes = (shares.size() * sizeof shares[0] + 255) / 256 * 256;
-  constexpr std::size_t barrier_bytes = 256;
-  memory_ = device::allocate(device, step_bytes + share_bytes + barrier_bytes, stream,
-                             "the list of a token's operations");
-  auto* base = static_cast<std::byte*>(memory_.get());
   device::copy(base, device, planned.data(), {}, planned.size() * sizeof planned[0], stream);
   device::copy(base + step_bytes, device, shares.data(), {}, shares.size() * sizeof shares[0],
                stream);
-  device::fill_zero(base + step_bytes + share_bytes, device, barrier_bytes, stream);
+  device::fill_zero(counts, device, count_bytes + exchange_bytes, stream);
   program_.steps = reinterpret_cast<const kernels::DecodeStep*>(base);
   program_.shares = reinterpret_cast<const kernels::DecodeShare*>(base + step_bytes);
-  program_.barrier = reinterpret_cast<int*>(base + step_bytes + share_bytes);
+  program_.launches = reinterpret_cast<int*>(counts);
   return true;
 }
 

@@ -1,6 +1,7 @@
 // Attention of one token inside the program, with RoPE and the write of its keys and values: the
 // cache is split over the blocks (flash decoding, Dao et al. 2023), a block's part over its warps,
-// eight positions a turn. The product that reads the output adds the parts in their order.
+// eight positions a turn. Blocks of the same heads give each other their parts, and each adds those
+// of some columns of the output.
 #pragma once
 
 #include "decode/block.cuh"
@@ -30,32 +31,21 @@ struct AttentionScratch {
                     (rows_per_partial + 1) * most_head_size * sizeof(float) + attention_sums_bytes);
 };
 
-// Angles and norm weights to shared memory, past the registers; end_copy() waits for them.
-__device__ inline void copy_constants(const RopeStore& rope, Block& block) {
-  const int half = rope.dimensions / 2, thread = threadIdx.x;
-  if (thread < half) {
-    copy_async<8>(&block.angles[thread],
-                  rope.table + 2 * (static_cast<std::int64_t>(block.position) * half + thread));
-  }
-  if (thread < rope.cache.head_size) {
-    if (rope.q_norm != nullptr) copy_async<4>(&block.head_norms[0][thread], rope.q_norm + thread);
-    if (rope.k_norm != nullptr) copy_async<4>(&block.head_norms[1][thread], rope.k_norm + thread);
-  }
-}
-
-// The block's first item.
-__device__ inline void plan_items(const Attention& a, Block& block) {
-  const AttentionSplit split(a, block.position);
-  block.split = split;
-  const int first = blockIdx.x;
-  if (first < split.items) block.item = AttentionItem(split, a.cache, first);
-}
-
-// What does not depend on the step before, and tells what to read of the cache.
+// What all layers have in common: the block's first item, and the angles, past the registers.
 __device__ __noinline__ inline void begin_attention(Block& block) {
   const DecodeAttention& a = block.step().get().attention;
-  copy_constants(a.rope, block);
-  if (threadIdx.x == decode_threads - 32) plan_items(a.attention, block);
+  const int half = a.rope.dimensions / 2, thread = threadIdx.x;
+  if (thread < half) {
+    copy_async<8>(&block.angles[thread],
+                  a.rope.table + 2 * (static_cast<std::int64_t>(block.position) * half + thread));
+  }
+  if (thread == decode_threads - 32) {
+    const AttentionSplit split(a.attention, block.position);
+    block.split = split;
+    const int first = blockIdx.x;
+    if (first < split.items) block.item = AttentionItem(split, a.attention.cache, first);
+  }
+  end_copy();
   sync_consumers();
 }
 
@@ -123,19 +113,27 @@ __device__ __forceinline__ void prepare_heads(const DecodeAttention& a, Block& b
   const bool is_query = warp < rows_per_partial, is_value = warp == rows_per_partial + 1;
   const bool has_values = lane < head_size / 4;
   const RopeStore& rope = a.rope;
-  float4 x = {0, 0, 0, 0};
-  if (source != nullptr && has_values) x = __ldcg(reinterpret_cast<const float4*>(source) + lane);
+  const float* norm = is_value ? nullptr : is_query ? rope.q_norm : rope.k_norm;
+  float4 x = {0, 0, 0, 0}, weight = {1, 1, 1, 1};
+  if (source != nullptr) {
+    const Tag tag{block.tag, 1};
+    const int quad = has_values ? lane : 0;
+    if (norm != nullptr) weight = __ldcg(reinterpret_cast<const float4*>(norm) + quad);
+    read_until_there(tag, [&] {
+      x = tag.read(reinterpret_cast<const float4*>(source) + quad);
+      return tag.differs(x);
+    });
+    x = has_values ? tag.value(x) : make_float4(0, 0, 0, 0);
+  }
   if (source != nullptr && !is_value) {
     float* head = scratch.heads + warp * head_size;
     auto* own = reinterpret_cast<float4*>(head) + lane;
-    if ((is_query ? rope.q_norm : rope.k_norm) != nullptr) {
+    if (norm != nullptr) {
       const float squares = warp_sum(x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w);
       const float scale =
           rsqrtf(squares * (1.0f / head_size) + (is_query ? rope.q_epsilon : rope.k_epsilon));
-      if (has_values) {
-        const float4 w = reinterpret_cast<const float4*>(block.head_norms[is_query ? 0 : 1])[lane];
-        x = {x.x * scale * w.x, x.y * scale * w.y, x.z * scale * w.z, x.w * scale * w.w};
-      }
+      x = {x.x * scale * weight.x, x.y * scale * weight.y, x.z * scale * weight.z,
+           x.w * scale * weight.w};
     }
     if (has_values) *own = x;
     __syncwarp();
@@ -190,69 +188,126 @@ __device__ __forceinline__ void sum_tiles(const DecodeAttention& a, const Attent
   sums.store(scratch.sums + warp * sums_region(item.rows, head_size), item.rows, stride);
 }
 
-// Adds the warps' sums of the block's item: the output, or one of its parts. `split` neighbouring
-// threads have four neighbouring values of a row, and weigh every split-th warp.
-template <int head_size, int split>
-__device__ __forceinline__ void add_sums(const Attention& a, const AttentionItem& item,
-                                         const AttentionScratch& scratch) {
-  constexpr int quads = head_size / 4, stride = quads + sums_padding / 4;
-  constexpr int most = decode_warps / split;
-  const int quad = static_cast<int>(threadIdx.x) / split, own = threadIdx.x % split;
-  const int rows = item.rows, row = min(quad / quads, rows - 1);
-  const int region = sums_region(rows, head_size) / 4;
-  const auto* sums = reinterpret_cast<const float4*>(scratch.sums) + row * stride + quad % quads;
-  float2 peaks[most];
-  float4 parts[most];
-#pragma unroll
-  for (int i = 0; i < most; ++i) {
-    const int w = own + i * split;
-    const bool there = w < item.warps;
-    peaks[i] = there ? scratch.peaks[w * rows_per_partial + row] : make_float2(-INFINITY, 0);
-    parts[i] = there ? sums[w * region] : make_float4(0, 0, 0, 0);
-  }
-  float top = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < most; ++i) top = fmaxf(top, peaks[i].x);
-#pragma unroll
-  for (int i = 1; i < split; i *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, i));
-  const float origin = top == -INFINITY ? 0.0f : top;
-  float mass = 0;
+// Four neighbouring values of a row of the output, summed over some positions, whose highest score
+// all are weighed by.
+struct WeighedSum {
+  float top = -INFINITY, mass = 0;
   float4 sum = {0, 0, 0, 0};
+
+  // Adds n sums at a time, so that what is read for them is on its way together.
+  template <int n>
+  __device__ __forceinline__ void add(const float2 (&peaks)[n], const float4 (&sums)[n]) {
+    float highest = top;
 #pragma unroll
-  for (int i = 0; i < most; ++i) {
-    const float factor = exp2f(peaks[i].x - origin);
-    mass += factor * peaks[i].y;
-    sum.x += factor * parts[i].x, sum.y += factor * parts[i].y;
-    sum.z += factor * parts[i].z, sum.w += factor * parts[i].w;
-  }
+    for (int i = 0; i < n; ++i) highest = fmaxf(highest, peaks[i].x);
+    const float origin = highest == -INFINITY ? 0.0f : highest;
+    const float shrink = exp2f(top - origin);
+    top = highest, mass *= shrink;
+    sum = {sum.x * shrink, sum.y * shrink, sum.z * shrink, sum.w * shrink};
 #pragma unroll
-  for (int i = 1; i < split; i *= 2) {
-    mass += __shfl_xor_sync(0xffffffffu, mass, i);
-    sum.x += __shfl_xor_sync(0xffffffffu, sum.x, i);
-    sum.y += __shfl_xor_sync(0xffffffffu, sum.y, i);
-    sum.z += __shfl_xor_sync(0xffffffffu, sum.z, i);
-    sum.w += __shfl_xor_sync(0xffffffffu, sum.w, i);
+    for (int i = 0; i < n; ++i) {
+      const float factor = exp2f(peaks[i].x - origin);
+      mass += factor * peaks[i].y;
+      sum.x += factor * sums[i].x, sum.y += factor * sums[i].y;
+      sum.z += factor * sums[i].z, sum.w += factor * sums[i].w;
+    }
   }
-  if (own != 0 || quad >= rows * quads) return;
-  if (item.parts == 1) {
-    const float inverse = 1.0f / mass;
-    __stcg(reinterpret_cast<float4*>(a.out + item.head * head_size) + quad,
-           make_float4(sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse));
-    return;
+};
+
+// Adds the warps' sums of the block's item, and hands them to the blocks of the other parts. A
+// thread has four neighbouring values of a row.
+template <int head_size>
+__device__ __forceinline__ void add_warps(const Attention& a, const Block& block,
+                                          const AttentionScratch& scratch) {
+  constexpr int quads = head_size / 4, stride = quads + sums_padding / 4, at_a_time = 4;
+  const AttentionItem& item = block.item;
+  const int rows = item.rows, quad = threadIdx.x;
+  if (quad >= rows * quads) return;
+  const int row = quad / quads, region = sums_region(rows, head_size) / 4, warps = item.warps;
+  const auto* from = reinterpret_cast<const float4*>(scratch.sums) + row * stride + quad % quads;
+  WeighedSum all;
+#pragma unroll 1
+  for (int first = 0; first < warps; first += at_a_time) {
+    float2 peaks[at_a_time];
+    float4 sums[at_a_time];
+#pragma unroll
+    for (int i = 0; i < at_a_time; ++i) {
+      const int warp = first + i;
+      const bool used = warp < warps;
+      peaks[i] = used ? scratch.peaks[warp * rows_per_partial + row] : make_float2(-INFINITY, 0);
+      sums[i] = used ? from[warp * region] : make_float4(0, 0, 0, 0);
+    }
+    all.add(peaks, sums);
   }
-  const PartialSpace space = partial_space(a.workspace);
-  const int slot = item.index * rows_per_partial;
-  __stcg(reinterpret_cast<float4*>(space.sums + slot * head_size) + quad, sum);
-  if (quad % quads == 0) __stcg(&space.peaks[slot + row], make_float2(top, mass));
+  const AttentionParts space(a.workspace, block.split, head_size);
+  // Every place is written in every launch: those of parts that there are not, by the last.
+  const int end = item.part + 1 == item.parts ? most_parts : item.part + 1;
+#pragma unroll 1
+  for (int part = item.part; part < end; ++part) {
+    const int slot = block.split.slot(item.pair, part);
+    if (quad % quads == 0) store_tagged(space.peaks + slot + row, {all.top, all.mass}, block.tag);
+    store_tagged(reinterpret_cast<float4*>(space.sums + slot * head_size) + quad, all.sum,
+                 block.tag);
+  }
 }
 
+// Adds the parts' sums of a few columns, in groups of 32 that the parts' blocks take in turn, each
+// a warp's: four neighbouring lanes have four neighbouring columns of a row, and every fourth part.
 template <int head_size>
-__device__ __forceinline__ void add_sums(const Attention& a, const AttentionItem& item,
-                                         const AttentionScratch& scratch) {
-  if (item.rows * head_size <= decode_threads) {
-    add_sums<head_size, 4>(a, item, scratch);
-  } else {
-    add_sums<head_size, 2>(a, item, scratch);
+__device__ __forceinline__ void add_parts(const Attention& a, const Block& block) {
+  constexpr int quads = head_size / 4, lanes = 4, most = most_parts / lanes;
+  const AttentionItem& item = block.item;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const AttentionParts space(a.workspace, block.split, head_size);
+  const Tag tag{block.tag, 1};
+  const int groups = item.rows * quads / 8, parts = item.parts;
+#pragma unroll 1
+  for (int group = item.part + warp * parts; group < groups; group += decode_warps * parts) {
+    const int quad = group * 8 + lane / lanes, row = quad / quads;
+    float2 peaks[most];
+    float4 sums[most];
+    read_until_there(tag, [&] {
+      std::uint32_t differs[most];
+#pragma unroll
+      for (int i = 0; i < most; ++i) {
+        // In the place of a part that there is not the first is read.
+        const int part = lane % lanes + i * lanes,
+                  slot = block.split.slot(item.pair, part < parts ? part : 0);
+        peaks[i] = tag.read(space.peaks + slot + row);
+        sums[i] = tag.read(reinterpret_cast<float4*>(space.sums + slot * head_size) + quad);
+      }
+#pragma unroll
+      for (int i = 0; i < most; ++i) differs[i] = tag.differs(peaks[i]) | tag.differs(sums[i]);
+      return (differs[0] | differs[1]) | (differs[2] | differs[3]);
+    });
+#pragma unroll
+    for (int i = 0; i < most; ++i) {
+      const bool used = lane % lanes + i * lanes < parts;
+      peaks[i] = used ? tag.value(peaks[i]) : make_float2(-INFINITY, 0);
+      sums[i] = tag.value(sums[i]);
+    }
+    float top = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < most; ++i) top = fmaxf(top, peaks[i].x);
+    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+    WeighedSum all;
+    all.top = top;
+    all.add(peaks, sums);
+#pragma unroll
+    for (int i = 1; i < lanes; i *= 2) {
+      all.mass += __shfl_xor_sync(0xffffffffu, all.mass, i);
+      all.sum.x += __shfl_xor_sync(0xffffffffu, all.sum.x, i);
+      all.sum.y += __shfl_xor_sync(0xffffffffu, all.sum.y, i);
+      all.sum.z += __shfl_xor_sync(0xffffffffu, all.sum.z, i);
+      all.sum.w += __shfl_xor_sync(0xffffffffu, all.sum.w, i);
+    }
+    if (lane % lanes != 0) continue;
+    const float inverse = __fdividef(1.0f, all.mass);
+    store_tagged(reinterpret_cast<float4*>(a.out + item.head * head_size) + quad,
+                 make_float4(all.sum.x * inverse, all.sum.y * inverse, all.sum.z * inverse,
+                             all.sum.w * inverse),
+                 block.tag);
   }
 }
 
@@ -264,7 +319,7 @@ __device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
   const AttentionItem& item = block.item;
   const int warp = threadIdx.x / 32;
   // Warps without a tile read too: registers that only some warps set would be taken from the
-  // function's start.
+  // kernel's start.
   HeldTile<head_size, q8_0> tile;
   {
     const Cache& cache = a.attention.cache;
@@ -274,19 +329,14 @@ __device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
     tile.read_values({cache.values, cache.value_scales, cache, item.kv_head}, begin, last);
   }
   const float* source = head_source(a.rope, item, head_size);
-  if (item.index == static_cast<int>(blockIdx.x)) {
-    GridBarrier{block.barrier}.poll();
-    end_copy();
-    sync_consumers();
-    block.stamp(1), block.stamp(2);
-  }
   prepare_heads<head_size, q8_0>(a, block, scratch, source);
   sync_consumers();
   block.stamp(1);
   if (warp < item.warps) sum_tiles(a, item, scratch, tile);
   sync_consumers();
   block.stamp(2);
-  add_sums<head_size>(a.attention, item, scratch);
+  add_warps<head_size>(a.attention, block, scratch);
+  add_parts<head_size>(a.attention, block);
 }
 
 __device__ __noinline__ inline void attend_item(Block& block, std::uint8_t* base) {
@@ -319,16 +369,18 @@ __device__ __noinline__ inline bool next_item(Block& block) {
 }
 
 __device__ __noinline__ inline void attend(Block& block, std::uint8_t* base) {
-  begin_attention(block);
+  // A block with more than one item has gone on from its first.
+  if (!block.step().get().attention.same_split || block.split.items > static_cast<int>(gridDim.x)) {
+    begin_attention(block);
+  }
   if (static_cast<int>(blockIdx.x) >= block.split.items) {
-    GridBarrier{block.barrier}.wait();
     block.stamp(1), block.stamp(2);
     return;
   }
 #pragma unroll 1
   do {
     attend_item(block, base);
-  } while (next_item(block));
+  } while (block.split.items > static_cast<int>(gridDim.x) && next_item(block));
 }
 
 }  // namespace quantloom::kernels

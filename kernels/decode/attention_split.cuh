@@ -1,15 +1,14 @@
 // How the cache of one token's attention is cut over blocks and warps.
 #pragma once
 
+#include "decode/attention_groups.h"
 #include "decode/decode.h"
 #include "decode/sizes.h"
 #include "transformer/attention.cuh"
 
 namespace quantloom::kernels {
 
-// The readers of the attention's output add the parts, which spares a meeting of the blocks.
-constexpr int most_parts = 4;
-constexpr int least_part = 128;  // positions
+constexpr int least_part = 32;  // positions
 constexpr int most_head_size = 128;
 constexpr int sums_padding = 8;    // floats, against bank conflicts
 constexpr int held_positions = 8;  // whose keys and values a warp has in registers
@@ -19,19 +18,22 @@ __device__ constexpr int sums_region(int rows, int head_size) {
   return rows * (head_size + sums_padding) + ((1 - rows) & 3) * 8;
 }
 
-struct AttentionSplit {
-  int rows, row_groups, parts, items;
-  int group_shift;                      // of 2^3 rows, or 2^2 where blocks would be idle
+// The parts of an attention's output at `at`: sums [slots][head size], then their peaks and masses.
+struct AttentionParts {
+  float* sums;
+  float2* peaks;
+  __device__ AttentionParts(void* at, const AttentionGroups& groups, int head_size)
+      : sums(static_cast<float*>(at)),
+        peaks(reinterpret_cast<float2*>(sums + groups.slots() * head_size)) {}
+};
+
+struct AttentionSplit : AttentionGroups {
+  int parts, items;
   int begin, end, part;                 // positions that the token sees, and of one part
   unsigned head_inverse, rows_inverse;  // 2^32 / head size and / rows, rounded up
   AttentionSplit() = default;
-  __device__ AttentionSplit(const Attention& a, int position) {
-    rows = a.heads / a.cache.kv_heads;
-    // Twice the blocks read the same cache, each with all its warps.
-    const int fours = (rows + 3) / 4;
-    group_shift = a.cache.kv_heads * fours * most_parts <= static_cast<int>(gridDim.x) ? 2 : 3;
-    row_groups = group_shift == 2 ? fours : (rows + rows_per_partial - 1) / rows_per_partial;
-    const int pairs = a.cache.kv_heads * row_groups;
+  __device__ AttentionSplit(const Attention& a, int position)
+      : AttentionGroups(a, static_cast<int>(gridDim.x)) {
     end = position + 1;
     begin = a.window > 0 && end > a.window ? end - static_cast<int>(a.window) : 0;
     const int length = end - begin;
@@ -54,7 +56,7 @@ struct AttentionSplit {
 
 // One part for one key head and at most eight of its query heads.
 struct AttentionItem {
-  int index, pair, parts, kv_head;
+  int index, pair, part, parts, kv_head;
   int head, rows;    // the first query head and their number
   int from, to;      // positions
   int tiles, warps;  // of eight positions, and the warps that take them in turn
@@ -62,7 +64,7 @@ struct AttentionItem {
   AttentionItem() = default;
   __device__ AttentionItem(const AttentionSplit& split, const Cache& cache, int item)
       : index(item), pair(item / split.parts), parts(split.parts) {
-    const int part = item - pair * parts;
+    part = item - pair * parts;
     kv_head = pair / split.row_groups;
     const int first = (pair - kv_head * split.row_groups) << split.group_shift;
     head = kv_head * split.rows + first;
@@ -78,12 +80,8 @@ struct AttentionItem {
 };
 
 // A hint to the L2 for what the block reads first of the cache. One thread calls it.
-__device__ inline void prefetch_cache(const Attention& a, int position) {
+__device__ inline void prefetch_cache(const Cache& cache, const AttentionItem& item) {
 #if __CUDA_ARCH__ >= 900
-  const Cache& cache = a.cache;
-  const AttentionSplit split(a, position);
-  if (static_cast<int>(blockIdx.x) >= split.items) return;
-  const AttentionItem item(split, cache, blockIdx.x);
   constexpr int positions = 768;
   const int row_bytes = cache.head_size * (cache.type == CacheType::q8_0 ? 1 : 2);
   const std::int64_t at = (item.kv_head * cache.capacity + item.from) * row_bytes;

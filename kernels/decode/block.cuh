@@ -1,8 +1,9 @@
 // What a block keeps in shared memory beside the weights. All state that outlives a function is
-// here: what a thread keeps in local memory comes back through an L2 that is busy with weights.
+// here: the functions need all registers.
 #pragma once
 
 #include "decode/attention_split.cuh"
+#include "decode/exchange.cuh"
 #include "decode/fetch.cuh"
 #include "decode/grid.cuh"
 #include "decode/step.cuh"
@@ -11,30 +12,26 @@ namespace quantloom::kernels {
 
 struct Block {
   RingState rings;
-  std::uint32_t stages;  // of the ring that the products before had
-  GridBarrierState barrier;
-  volatile int turns[decode_warps];  // each warp's step
-  StepCopy steps[2];                 // this one and the next
-  StepCopy fetch_steps[2];           // of the filling warp, which is ahead
-  float squares[decode_warps];       // x's sums of squares before a norm
+  std::uint32_t stages;                     // of the ring that the products before had
+  std::uint32_t tag;                        // of the launch
+  volatile int turns[decode_warps];         // each warp's step
+  StepCopy steps[2];                        // this one and the next
+  StepCopy fetch_steps[2];                  // of the filling warp, which is ahead
+  alignas(16) float squares[decode_warps];  // x's sums of squares before a norm
   DecodeProgram program;
   int position;
-  std::uint64_t* stamps;  // thread 0's, of the step at hand, or null
+  std::uint64_t* stamps;  // of the step at hand, or null
   AttentionSplit split;
   AttentionItem item;
-  float2 angles[most_head_size / 2];                // of RoPE at the position: cosine, sine
-  alignas(16) float head_norms[2][most_head_size];  // weights of the norms of q and k
+  float2 angles[most_head_size / 2];  // of RoPE at the position: cosine, sine
 
   __device__ int turn() const { return turns[threadIdx.x / 32]; }
-  __device__ void end_turn() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) turns[threadIdx.x / 32] = turn() + 1;
-    __syncwarp();
-  }
   __device__ const StepCopy& step() const { return steps[turn() % 2]; }
 
-  __device__ void stamp(int which) {
-    if (threadIdx.x == 0 && stamps != nullptr) stamps[which] = nanoseconds();
+  __device__ __forceinline__ void stamp(int which) {
+    if (threadIdx.x == 0) {
+      if (stamps != nullptr) stamps[which] = nanoseconds();
+    }
   }
 };
 

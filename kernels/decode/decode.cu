@@ -7,29 +7,32 @@
 namespace quantloom::kernels {
 namespace {
 
-// The loop over the steps keeps nothing in registers: the functions it calls need them all, and
-// local memory comes back through the L2 behind each barrier of the grid, which empties the L1.
+// The loop over the steps keeps nothing in registers: the functions it calls need them all.
 
-// The step to do now, or null behind the last one.
-__device__ __noinline__ const DecodeStep* begin_step(Block& block) {
-  const DecodeProgram& program = block.program;
-  const int i = block.turn(), thread = threadIdx.x;
-  if (i >= program.step_count) return nullptr;
-  // The last warp has the least to do at the end of a step.
-  if (thread / 32 == decode_warps - 1) begin_copy(program, i + 1, block.steps[(i + 1) % 2]);
-  if (thread == 0 && program.stamps != nullptr) {
-    block.stamps =
-        program.stamps + (static_cast<std::int64_t>(i) * gridDim.x + blockIdx.x) * decode_stamps;
-    block.stamp(0);
-  }
-  return &block.step().get();
-}
-
-__device__ __noinline__ void end_step(Block& block) {
+// Ends the step at hand and begins the next: what runs it, or -1 behind the last.
+__device__ __noinline__ int next_step(Block& block) {
+  const int thread = threadIdx.x;
   block.stamp(3);
   end_copy();
-  GridBarrier{block.barrier}.arrive();
-  block.end_turn();
+  sync_consumers();  // what the step had in shared memory is free, and the next one is described
+  const int turn = block.turn() + 1;
+  __syncwarp();
+  if (thread % 32 == 0) block.turns[thread / 32] = turn;
+  __syncwarp();
+  const DecodeProgram& program = block.program;
+  if (turn >= program.step_count) return -1;
+  // The last warp has the least to do at the end of a step.
+  if (thread / 32 == decode_warps - 1) {
+    begin_copy(program, turn + 1, block.steps[(turn + 1) % 2]);
+  }
+  if (thread == 0) {
+    if (program.stamps != nullptr) {
+      block.stamps = program.stamps +
+                     (static_cast<std::int64_t>(turn) * gridDim.x + blockIdx.x) * decode_stamps;
+      block.stamp(0);
+    }
+  }
+  return block.steps[turn % 2].get().kernel;
 }
 
 __global__ void __launch_bounds__(decode_threads + 32, 1)
@@ -46,8 +49,8 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
   if (threadIdx.x == 0) {
     block.stages = 0;
     block.rings.multiplied = -1;
-    for (volatile int& turn : block.turns) turn = 0;
-    block.barrier = {program.barrier, 0};
+    for (volatile int& turn : block.turns) turn = -1;
+    block.tag = tag_of_launch(program.launches);
     block.program = program;
     block.position = program.position != nullptr ? *program.position : 0;
     block.stamps = nullptr;
@@ -62,15 +65,14 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
     return;
   }
 
-  while (const DecodeStep* step = begin_step(block)) {
-    if (step->kind == DecodeStepKind::product) {
-      multiply(step->product.kernel, block, base);
-    } else {
+  for (int kernel; (kernel = next_step(block)) >= 0;) {
+    if (kernel == attention_kernel) {
       attend(block, base);
+    } else {
+      multiply(kernel, block, base);
     }
-    end_step(block);
   }
-  GridBarrier{block.barrier}.leave();
+  if (threadIdx.x == 0) leave_launch(program.launches);
 #endif
 }
 

@@ -1,7 +1,7 @@
 // One token through a whole model in one kernel: a persistent block on each multiprocessor walks a
-// list of steps, with a barrier over the grid between a step and one that reads what it wrote. A
-// thread of each block streams the products' weights into shared memory ahead of their use, across
-// the steps' borders.
+// list of steps, and waits in each for the values that it reads (decode/exchange.cuh), which no
+// barrier announces. A thread of each block streams the products' weights into shared memory ahead
+// of their use, across the steps' borders.
 //
 // Needs compute capability 9.0. Raw pointers; nothing here allocates or synchronizes.
 #pragma once
@@ -32,15 +32,20 @@ struct DecodeProduct {
   const float* norm = nullptr;  // [columns], or null for none:
   float epsilon = 0;            // x / sqrt(mean(x^2) + epsilon) * norm is multiplied
   MatmulWeight weights[matmul_most_weights];
-  // Filled in by decode_plan():
-  void* parts = nullptr;  // where x is an attention's output: its workspace, which has x in parts
-  int head_size = 0;      // where several blocks share a head's cache
+  // Filled in by decode_plan(), which also lets x and the weights' `out` point to where the steps
+  // hand each other their values:
+  bool x_is_tagged = false;  // a step's, rather than from before the program
+  bool x_is_fixed = false;   // and in fixed point (decode/fixed_columns.cuh)
+  bool out_is_tagged = false;
+  const float* residual = nullptr;  // what `add` adds to
+  bool residual_is_tagged = false;
+  bool out_is_fixed = false;
   XSums sums = XSums::none;
-  bool shares_x = false;     // with the step before, which has read and converted it
+  bool shares_x = false;     // with the step before
   bool own_columns = false;  // a warp's pieces are all of the same columns
-  int kernel = 0;            // 2 * decode_index(format) + own_columns
   int share = 0;             // index of its first entry in DecodeProgram::shares
-  int pieces = 0;            // of a strip
+  float inverse_columns = 0;
+  int pieces = 0;  // of a strip
   int piece_bytes = 0;
   int tail_bytes = 0;                   // of a strip's last piece
   int first[matmul_most_weights] = {};  // strips before each weight
@@ -48,14 +53,19 @@ struct DecodeProduct {
 };
 
 // RoPE, the write of k and v to the cache, and attention of the token at position *attention.first.
+// decode_plan() lets q, k, v, attention.out and attention.workspace point to where blocks hand each
+// other values.
 struct DecodeAttention {
   RopeStore rope = {};
   Attention attention = {};
+  bool same_split = false;  // decode_plan(): as the attention before, with the same angles
   bool operator==(const DecodeAttention&) const = default;
 };
 
+constexpr int attention_kernel = 255;
 struct DecodeStep {
   DecodeStepKind kind = DecodeStepKind::product;
+  int kernel = 0;  // decode_plan(): attention_kernel, or 2 * decode_index(format) + own_columns
   DecodeProduct product;      // of one kind
   DecodeAttention attention;  // of the other
   bool operator==(const DecodeStep&) const = default;
@@ -65,6 +75,7 @@ struct DecodeStep {
 struct DecodeShare {
   std::uint16_t first;
   std::uint16_t count;
+  std::uint32_t converts;  // x: no step before it that shares x has strips for this block
 };
 
 // Offsets into a block's shared memory.
@@ -82,7 +93,7 @@ struct DecodeProgram {
   int blocks = 0;
   DecodeLayout layout;
   const std::int32_t* position = nullptr;  // of the token, device memory
-  int* barrier = nullptr;                  // two integers, zero before the first launch, left zero
+  int* launches = nullptr;                 // two integers, zero before the first launch
   std::uint64_t* stamps = nullptr;         // null, or [steps][blocks][decode_stamps] nanoseconds
   int stages_ahead = 1;  // of later products' weights that a block has on their way at a time
 };
@@ -93,9 +104,14 @@ int decode_blocks();
 bool decode_serves(formats::Format format);
 bool decode_serves(const DecodeAttention& attention);
 
+// Bytes of device memory through which the steps hand each other their values, zero before the
+// program's first launch. Two programs, or two launches at a time, need two of them.
+std::size_t decode_exchange_bytes(const DecodeStep* steps, int step_count);
+
 // Completes the steps, writes step_count * decode_blocks() shares, and sets the sizes and the
 // layout of the program. Returns false where it does not fit the current device.
-bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program);
+bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare* shares,
+                 DecodeProgram& program);
 
 cudaError_t decode(const DecodeProgram& program, cudaStream_t stream);
 

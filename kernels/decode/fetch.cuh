@@ -83,7 +83,7 @@ class StageQueue {
       ++released_;
     }
     // What all blocks have asked for stands in the memory's queues before what the consumers wait
-    // for: between two products the barrier and the inputs, and the weights of blocks that are
+    // for: between two products the inputs, and the weights of blocks that are
     // late. So few stages of later products are on their way at a time.
     if (step > static_cast<int>(load_shared(multiplied_)) && count_ >= ahead_) {
       const std::uint32_t before = count_ - ahead_;
@@ -146,13 +146,23 @@ __device__ inline void fetch_weights(const DecodeProgram& program, std::uint8_t*
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   StageQueue queue(state, ring, program.layout.ring_bytes, program.stages_ahead);
-  int first = 0;  // of the steps without a barrier between them
+  int first = 0;  // of the steps that share x
+  AttentionItem item;
+  bool has_item = false;
   for (int i = 0; i < program.step_count; ++i) {
     const StepCopy& step = copies[i % 2];
     begin_copy(program, i + 1, copies[(i + 1) % 2]);
     const bool is_product = step.get().kind == DecodeStepKind::product;
     const bool fills = threadIdx.x % 32 == 0;
-    if (fills && !is_product) prefetch_cache(step.get().attention.attention, position);
+    if (fills && !is_product) {
+      const DecodeAttention& a = step.get().attention;
+      if (!a.same_split) {
+        const AttentionSplit split(a.attention, position);
+        has_item = static_cast<int>(blockIdx.x) < split.items;
+        if (has_item) item = AttentionItem(split, a.attention.cache, blockIdx.x);
+      }
+      if (has_item) prefetch_cache(a.attention.cache, item);
+    }
     if (fills && is_product) {
       const DecodeProduct& product = step.get().product;
       const DecodeShare share = step.share;

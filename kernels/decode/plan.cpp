@@ -5,6 +5,7 @@
 #include <queue>
 #include <vector>
 
+#include "decode/connect.h"
 #include "decode/decode.h"
 #include "decode/formats.h"
 #include "decode/sizes.h"
@@ -51,10 +52,6 @@ Device current_device() {
   return found;
 }
 
-int strips_of(const MatmulWeight& weight) {
-  return static_cast<int>((weight.rows + strip_rows - 1) / strip_rows);
-}
-
 bool complete(DecodeProduct& product, const DecodeStep* before) {
   Shape shape;
   if (!shape_of(product.format, shape) || product.columns % shape.elements != 0 ||
@@ -62,13 +59,13 @@ bool complete(DecodeProduct& product, const DecodeStep* before) {
     return false;
   }
   product.pieces = (product.columns + piece_columns - 1) / piece_columns;
+  product.inverse_columns = 1.0f / static_cast<float>(product.columns);
   product.piece_bytes = strip_rows * shape.block_bytes * (piece_columns / shape.elements);
   product.tail_bytes = strip_rows * shape.block_bytes *
                        ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
   product.own_columns = product.pieces <= decode_warps &&
                         (product.pieces & (product.pieces - 1)) == 0 &&
                         product.tail_bytes == product.piece_bytes;
-  product.kernel = 2 * decode_index(product.format) + (product.own_columns ? 1 : 0);
   product.sums = !shape.has_offset   ? XSums::none
                  : shape.group == 16 ? XSums::per_16
                                      : XSums::per_32;
@@ -88,20 +85,7 @@ bool complete(DecodeProduct& product, const DecodeStep* before) {
                        product.epilogue == MatmulEpilogue::store &&
                        (product.sums == XSums::none || product.sums == other.sums);
   }
-  if (before != nullptr && before->kind == DecodeStepKind::attention &&
-      before->attention.attention.out == product.x && product.norm == nullptr) {
-    product.parts = before->attention.attention.workspace;
-    product.head_size = before->attention.attention.cache.head_size;
-  }
   return true;
-}
-
-// Units, strips or pairs of them, that blocks share out.
-int units_of(const DecodeProduct& product) {
-  if (product.epilogue == MatmulEpilogue::gate_up) return strips_of(product.weights[0]);
-  int strips = 0;
-  for (int i = 0; i < product.weight_count; ++i) strips += strips_of(product.weights[i]);
-  return strips;
 }
 
 std::int64_t unit_bytes(const DecodeProduct& product) {
@@ -110,36 +94,82 @@ std::int64_t unit_bytes(const DecodeProduct& product) {
   return product.epilogue == MatmulEpilogue::gate_up ? 2 * strip : strip;
 }
 
-// Steps without a barrier between them are shared out together: the largest units first, each to
-// the block that has the fewest bytes.
-bool share_out(DecodeStep* steps, int count, int blocks, DecodeShare* shares) {
-  std::vector<DecodeProduct*> products;
-  for (int i = 0; i < count; ++i) products.push_back(&steps[i].product);
-  std::vector<int> order(products.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return unit_bytes(*products[static_cast<std::size_t>(a)]) >
-           unit_bytes(*products[static_cast<std::size_t>(b)]);
+// The largest units first, each to the block that has the fewest bytes.
+void share_by_bytes(const std::vector<DecodeProduct*>& products, int blocks,
+                    std::vector<std::vector<int>>& counts) {
+  std::vector<std::size_t> order(products.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return unit_bytes(*products[a]) > unit_bytes(*products[b]);
   });
   using Load = std::pair<std::int64_t, int>;  // bytes, block
   std::priority_queue<Load, std::vector<Load>, std::greater<>> loads;
   for (int b = 0; b < blocks; ++b) loads.emplace(0, b);
-  for (const int i : order) {
-    const DecodeProduct& product = *products[static_cast<std::size_t>(i)];
-    const int units = units_of(product);
-    if (units > 65535) return false;
-    std::vector<int> counts(static_cast<std::size_t>(blocks));
-    for (int unit = 0; unit < units; ++unit) {
+  for (const std::size_t i : order) {
+    // Two that stand side by side have the columns of a group.
+    const int together = products[i]->out_is_fixed ? 2 : 1;
+    for (int left = units_of(*products[i]); left > 0; left -= together) {
       const Load least = loads.top();
       loads.pop();
-      ++counts[static_cast<std::size_t>(least.second)];
-      loads.emplace(least.first + unit_bytes(product), least.second);
+      counts[i][static_cast<std::size_t>(least.second)] += together;
+      loads.emplace(least.first + together * unit_bytes(*products[i]), least.second);
     }
+  }
+}
+
+// Each product to blocks of its own, with at most `most` units a block.
+bool share_apart(const std::vector<DecodeProduct*>& products, int blocks, int most,
+                 std::vector<std::vector<int>>& counts) {
+  std::vector<int> own;
+  int taken = 0;
+  for (const DecodeProduct* product : products) {
+    own.push_back((units_of(*product) + most - 1) / most);
+    taken += own.back();
+  }
+  if (taken > blocks) return false;
+  std::size_t widest = 0;  // the most units
+  for (std::size_t i = 1; i < products.size(); ++i) {
+    if (units_of(*products[i]) > units_of(*products[widest])) widest = i;
+  }
+  own[widest] += std::min(blocks - taken, units_of(*products[widest]) - own[widest]);
+  int block = 0;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const int units = units_of(*products[i]);
+    for (int b = 0; b < own[i]; ++b, ++block) {
+      counts[i][static_cast<std::size_t>(block)] = units / own[i] + (b < units % own[i] ? 1 : 0);
+    }
+  }
+  return true;
+}
+
+// Products of the same x, shared out together. A block does best with strips of one of them: each
+// step costs it a microsecond or two beside its weights.
+bool share_out(DecodeStep* steps, int count, int blocks, DecodeShare* shares) {
+  std::vector<DecodeProduct*> products;
+  std::int64_t total = 0;
+  for (int i = 0; i < count; ++i) {
+    products.push_back(&steps[i].product);
+    if (units_of(*products.back()) > 65535) return false;
+    total += units_of(*products.back());
+  }
+  const std::vector<std::vector<int>> none(products.size(),
+                                           std::vector<int>(static_cast<std::size_t>(blocks)));
+  std::vector<std::vector<int>> counts = none;
+  const int most = static_cast<int>((total + blocks - 1) / blocks);
+  if (count == 1 || !share_apart(products, blocks, most, counts)) {
+    counts = none;
+    share_by_bytes(products, blocks, counts);
+  }
+  std::vector<bool> converted(static_cast<std::size_t>(blocks));
+  for (std::size_t i = 0; i < products.size(); ++i) {
     int first = 0;
     for (int b = 0; b < blocks; ++b) {
-      const int own = counts[static_cast<std::size_t>(b)];
-      shares[product.share + b] = {static_cast<std::uint16_t>(first),
-                                   static_cast<std::uint16_t>(own)};
+      const auto block = static_cast<std::size_t>(b);
+      const int own = counts[i][block];
+      shares[products[i]->share + b] = {static_cast<std::uint16_t>(first),
+                                        static_cast<std::uint16_t>(own),
+                                        own > 0 && !converted[block] ? 1u : 0u};
+      converted[block] = converted[block] || own > 0;
       first += own;
     }
   }
@@ -165,25 +195,23 @@ bool decode_serves(const DecodeAttention& a) {
          a.rope.cache.keys == cache.keys && a.rope.cache.values == cache.values;
 }
 
-bool decode_plan(DecodeStep* steps, int step_count, DecodeShare* shares, DecodeProgram& program) {
+bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare* shares,
+                 DecodeProgram& program) {
   const Device device = current_device();
   if (device.blocks == 0 || step_count == 0) return false;
   int columns = decode_warps * piece_columns, most_bytes = 0;
   bool per_16 = false, has_attention = false;
+  if (!connect(steps, step_count, device.blocks, exchange)) return false;
   for (int i = 0; i < step_count; ++i) {
     if (steps[i].kind == DecodeStepKind::attention) {
       has_attention = true;
-      // The next step adds the parts.
-      const DecodeStep* next = i + 1 < step_count ? &steps[i + 1] : nullptr;
-      if (next == nullptr || next->kind != DecodeStepKind::product ||
-          next->product.x != steps[i].attention.attention.out || next->product.norm != nullptr) {
-        return false;
-      }
+      steps[i].kernel = attention_kernel;
       continue;
     }
     DecodeProduct& product = steps[i].product;
     product.share = i * device.blocks;
     if (!complete(product, i > 0 ? &steps[i - 1] : nullptr)) return false;
+    steps[i].kernel = 2 * decode_index(product.format) + (product.own_columns ? 1 : 0);
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);

@@ -4,6 +4,7 @@
 
 #include "decode/block.cuh"
 #include "decode/convert.cuh"
+#include "decode/fixed_columns.cuh"
 #include "decode/formats.h"
 #include "decode/multiply.cuh"
 #include "matmul/strips.cuh"
@@ -14,6 +15,7 @@ namespace quantloom::kernels {
 // Where a thread's row goes. Thread 16u + r has row r of the batch's u-th strip, in gate_up of its
 // u-th pair.
 struct Output {
+  int row = -1;
   float* to = nullptr;
   const float* bias = nullptr;
   Output() = default;
@@ -22,9 +24,10 @@ struct Output {
     if (batch.first + strip >= batch.last) return;
     const LocatedStrip at(a, share, batch.first + strip);
     const MatmulWeight& weight = a.weights[at.weight];
-    const int row = at.index * strip_rows + row_in_strip;
-    if (row >= weight.rows) return;
-    to = weight.out + row;
+    const int in_weight = at.index * strip_rows + row_in_strip;
+    if (in_weight >= weight.rows) return;
+    row = in_weight;
+    to = weight.out;
     if (weight.bias != nullptr) bias = weight.bias + row;
   }
   // Of the batch; a gate's.
@@ -33,10 +36,18 @@ struct Output {
     return static_cast<int>(threadIdx.x) / strip_rows * unit;
   }
   // What the sum is added to.
-  __device__ float before(const DecodeProduct& a) const {
-    float value = bias != nullptr ? *bias : 0.0f;
-    if (a.epilogue == MatmulEpilogue::add && to != nullptr) value += __ldcg(to);
-    return value;
+  __device__ float before(const DecodeProduct& a, std::uint32_t launch_tag) const {
+    float before = 0;
+    if (row < 0) return before;
+    if (bias != nullptr) before = *bias;
+    if (a.residual != nullptr) {
+      const Tag tag{launch_tag, a.residual_is_tagged ? 1u : 0u};
+      Patience patience;
+      float x = tag.read(a.residual + row);
+      while (!tag.is_there(tag.differs(x))) patience.turn(), x = tag.read(a.residual + row);
+      before += tag.value(x);
+    }
+    return before;
   }
 };
 
@@ -45,31 +56,39 @@ struct Output {
 template <int n>
 __device__ __forceinline__ void add_warps(const float* from, int count, int apart,
                                           float (&sums)[n]) {
-  if (count == decode_warps) {
-    float parts[n][decode_warps];
+  float parts[n][decode_warps];
 #pragma unroll
-    for (int i = 0; i < decode_warps; ++i) {
+  for (int i = 0; i < decode_warps; ++i) {
 #pragma unroll
-      for (int k = 0; k < n; ++k) parts[k][i] = from[k * apart + i * strip_rows];
+    for (int k = 0; k < n; ++k) {
+      parts[k][i] = i < count ? from[k * apart + i * strip_rows] : 0.0f;
     }
+  }
 #pragma unroll
-    for (int i = 0; i < decode_warps; ++i) {
+  for (int i = 0; i < decode_warps; ++i) {
 #pragma unroll
-      for (int k = 0; k < n; ++k) sums[k] += parts[k][i];
-    }
-  } else {
-#pragma unroll 1
-    for (int i = 0; i < count; ++i) {
-#pragma unroll
-      for (int k = 0; k < n; ++k) sums[k] += from[k * apart + i * strip_rows];
-    }
+    for (int k = 0; k < n; ++k) sums[k] += parts[k][i];
   }
 }
 
-__device__ __forceinline__ void store_batch(const DecodeProduct& a, float* to, float before,
-                                            const Block& block, std::uint8_t* base) {
+// As activate(), but without a division that could call a function: what is in registers around a
+// call is spilled.
+__device__ __forceinline__ float activated(float x, MatmulActivation activation) {
+  switch (activation) {
+    case MatmulActivation::gelu:
+      return activate(x, MatmulActivation::gelu);
+    case MatmulActivation::gelu_tanh:
+      return activate(x, MatmulActivation::gelu_tanh);
+    default:
+      return __fdividef(x, 1.0f + __expf(-x));
+  }
+}
+
+// Rows that go out in fixed point are those of whole warps (plan.cpp).
+__device__ __forceinline__ void store_batch(const DecodeProduct& a, const Output& output,
+                                            float before, const Block& block, std::uint8_t* base) {
   static_assert(decode_batch_strips * strip_rows <= decode_threads);
-  if (to == nullptr) return;
+  if (output.row < 0) return;
   const int sums_each = sums_of_strip(a.pieces);
   const float* from = partial_sums(block.program.layout, base) +
                       Output::strip_of(a) * sums_each * strip_rows + threadIdx.x % strip_rows;
@@ -77,20 +96,31 @@ __device__ __forceinline__ void store_batch(const DecodeProduct& a, float* to, f
   if (a.norm != nullptr) {
     float squares = 0;
 #pragma unroll
-    for (int w = 0; w < decode_warps; ++w) squares += block.squares[w];
-    factor = rsqrtf(squares / static_cast<float>(a.columns) + a.epsilon);
+    for (int w = 0; w < decode_warps; w += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(block.squares + w);
+      squares += (four.x + four.y) + (four.z + four.w);
+    }
+    factor = rsqrtf(fmaf(squares, a.inverse_columns, a.epsilon));
   }
   float value;
   if (a.epilogue == MatmulEpilogue::gate_up) {
     float sums[2] = {0, 0};
     add_warps(from, sums_each, sums_each * strip_rows, sums);
-    value = activate(factor * sums[0], a.activation) * (factor * sums[1]);
+    value = activated(factor * sums[0], a.activation) * (factor * sums[1]);
   } else {
     float sums[1] = {0};
     add_warps(from, sums_each, 0, sums);
     value = factor * sums[0];
   }
-  __stcg(to, before + value);
+  value += before;
+  if (a.out_is_fixed) {
+    store_fixed({output.to, static_cast<int>(a.weights[0].rows)}, output.row / 32, value,
+                block.tag);
+  } else if (a.out_is_tagged) {
+    store_tagged(output.to + output.row, value, block.tag);
+  } else {
+    __stcg(output.to + output.row, value);
+  }
 }
 
 // A whole step, so that what it keeps in registers lives through no call.
@@ -103,28 +133,47 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base) {
   const DecodeProduct& a = step.get().product;
   const DecodeShare share = step.share;
   const int strips = strips_of(a, share), pieces = a.pieces;
+  if (strips == 0) {
+    block.stamp(1), block.stamp(2);
+    return;
+  }
+  const bool converts = share.converts != 0;
   const auto batch_from = [&](int first) {
     return StripBatch{first, min(strips, first + decode_batch_strips)};
   };
   Output output;
-  if constexpr (own) output = Output(a, share, batch_from(0));
   float squares = 0;
-  if (!a.shares_x) squares = convert_x<own, kind>(a, block, base);
-  if constexpr (!own) output = Output(a, share, batch_from(0));  // the conversion needs registers
+  const auto find_output = [&] { output = Output(a, share, batch_from(0)); };
+  // The conversion of all columns needs the registers.
+  const auto meanwhile = [&] {
+    if constexpr (own) find_output();
+  };
+  // Warps without a piece, where a block's share is small, leave the others theirs of the
+  // multiprocessor.
+  const bool works = !own || static_cast<int>(threadIdx.x) / 32 <
+                                 ((strips * pieces + stage_pieces - 1) & -stage_pieces);
+  if (!converts || !works) {
+    if (works) meanwhile();
+  } else if (a.x_is_fixed) {
+    copy_fixed<own, kind>(a, block, base, meanwhile);
+  } else {
+    squares = convert_x<own, kind>(a, block, base, meanwhile);
+  }
+  if constexpr (!own) find_output();
   if (threadIdx.x == 0) block.rings.multiplied = block.turn();
   block.stamp(1);
   const auto batches = [&](auto multiply) {
     for (int first = 0;;) {
-      const float before = output.before(a);
+      const float before = output.before(a, block.tag);
       const StripBatch batch = batch_from(first);
       multiply(batch);
-      if (first == 0 && a.norm != nullptr && !a.shares_x) {
+      if (first == 0 && a.norm != nullptr && converts) {
         squares = warp_sum(squares);
         if (threadIdx.x % 32 == 0) block.squares[threadIdx.x / 32] = squares;
       }
       sync_consumers();
       block.stamp(2);
-      store_batch(a, output.to, before, block, base);
+      store_batch(a, output, before, block, base);
       if ((first = batch.last) >= strips) break;
       output = Output(a, share, batch_from(first));
       sync_consumers();  // the sums are stored
@@ -140,7 +189,8 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base) {
   } else {
     batches([&](StripBatch batch) { multiply_batch<P>(a, batch, block, base); });
   }
-  if (threadIdx.x == 0) block.stages += (strips * pieces + stage_pieces - 1) / stage_pieces;
+  if (threadIdx.x == decode_threads - 1)
+    block.stages += (strips * pieces + stage_pieces - 1) / stage_pieces;
 }
 
 __device__ __forceinline__ void multiply(int kernel, Block& block, std::uint8_t* base) {

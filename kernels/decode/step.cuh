@@ -11,7 +11,7 @@ namespace quantloom::kernels {
 
 struct alignas(16) StepCopy {
   std::uint64_t words[sizeof(DecodeStep) / 8];
-  DecodeShare share;  // of this block, where the step is a product
+  alignas(8) DecodeShare share;  // of this block, where the step is a product
   __device__ const DecodeStep& get() const { return reinterpret_cast<const DecodeStep&>(words); }
 };
 static_assert(alignof(DecodeStep) == 8);
@@ -35,7 +35,7 @@ __device__ inline void begin_copy(const DecodeProgram& program, int step, StepCo
     copy_async<8>(copy.words + i, from + i);
   }
   if (lane == 0) {
-    copy_async<4>(&copy.share, program.shares + step * static_cast<int>(gridDim.x) + blockIdx.x);
+    copy_async<8>(&copy.share, program.shares + step * static_cast<int>(gridDim.x) + blockIdx.x);
   }
 }
 

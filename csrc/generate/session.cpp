@@ -90,7 +90,9 @@ Session::Session(std::shared_ptr<const model::Model> model,
       capacity_(model_->context_length()),
       vocabulary_(model_->hyperparameters().vocabulary) {
   const std::int64_t chunk = prefill_chunk.value_or(
-      std::min(model::default_pass_tokens(model_->options().device), capacity_));
+      std::min(model::default_pass_tokens(model_->options().device,
+                                          model_->hyperparameters().embedding_length),
+               capacity_));
   if (chunk < 1 or chunk > capacity_) {
     throw Error(
         ErrorKind::invalid_argument,

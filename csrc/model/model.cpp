@@ -76,10 +76,11 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   if (options.device.type != device::DeviceType::cpu) {
     gpu = model::make_operations(options.device, options.precision);
   }
-  const PlacementSizes sizes{.cache_type = options.cache_type,
-                             .context = model->context_length_,
-                             .limits = model->limits(std::min(default_pass_tokens(options.device),
-                                                              model->context_length_))};
+  const PlacementSizes sizes{
+      .cache_type = options.cache_type,
+      .context = model->context_length_,
+      .limits = model->limits(std::min(default_pass_tokens(options.device, h.embedding_length),
+                                       model->context_length_))};
   model->stages_ = choose_stages(gpu.get(), *binding, h, sizes, options.gpu_layers);
   for (const Stage& stage : model->stages_) {
     const bool on_gpu = stage.device.type != device::DeviceType::cpu;

@@ -210,7 +210,7 @@ class Model:
 
         Args:
             prefill_chunk: tokens of a prompt that one pass takes at most; by default
-                1,024 on a GPU and 512 on the CPU.
+                512 on the CPU, and on a GPU 1,024 to 4,096, more for narrower models.
 
         Raises:
             OutOfMemory: there is no room for its cache.

@@ -22,9 +22,9 @@ namespace quantloom::model {
 // trained for 131,072 does not take tens of GB of cache unasked.
 inline constexpr std::int64_t default_context_length = 8192;
 
-// Tokens of a prompt that one pass takes at most, where the caller does not say. On an H200 passes of
-// 1,024 cost an 8B model 2 to 5% of the rate of one whole prompt of 8,192, but a 1B model 22%: its
-// matrices are too small for so few rows.
+// Tokens of a prompt that one pass takes at most, where the caller does not say. On an H200 passes
+// of 1,024 cost an 8B model 2 to 5% of the rate of one whole prompt of 8,192, but a 1B model 22%:
+// its matrices are too small for so few rows.
 constexpr std::int64_t default_pass_tokens(const device::Device& device,
                                            std::int64_t embedding_length) {
   if (device.type == device::DeviceType::cpu) return 512;

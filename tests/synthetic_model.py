@@ -33,6 +33,7 @@ class Synthetic:
     biases: tuple[str, ...] = ()
     qk_norm: bool = False
     format: str = "F32"
+    formats: dict[str, str] = field(default_factory=dict)  # of tensors that have another
     keys: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, np.ndarray | None] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Synthetic:
         from quantloom.quantization import quantize
 
         values = (1.5 / np.sqrt(shape[-1]) * random.standard_normal(shape)).astype(np.float32)
-        blocks = np.asarray(quantize(values, self.format))
-        assert blocks.nbytes == shape[0] * tensor_type(self.format).row_bytes(shape[1])
-        writer.add_tensor(name, blocks.reshape(-1).view(np.uint8), shape=shape, format=self.format)
+        format = self.formats.get(name, self.format)
+        blocks = np.asarray(quantize(values, format))
+        assert blocks.nbytes == shape[0] * tensor_type(format).row_bytes(shape[1])
+        writer.add_tensor(name, blocks.reshape(-1).view(np.uint8), shape=shape, format=format)

@@ -71,7 +71,7 @@ def test_formats_of_one_layer(kv_heads: int, tmp_path: Path) -> None:
     check(recipe.write(tmp_path), 70)
 
 
-# Up to 2,048 positions the program reads a head's cache in one to four parts; then the attention
+# Up to 2,048 positions the program reads a head's cache in one to sixteen parts; then the attention
 # kernel takes over.
 @pytest.mark.parametrize(
     "length",

@@ -40,11 +40,15 @@ void Pace::wait(const device::Event& mark) {
     while (not mark.done() and Clock::now() < patience) std::this_thread::yield();
   }
   mark.synchronize();
+  if (overslept) {
+    // When it came is not known: as expected, or earlier where the pace has quickened.
+    last_ += period_;
+    period_ -= period_ / 16;
+    return;
+  }
   const auto now = Clock::now();
   const auto gap = now - last_;
-  if (overslept) {
-    period_ = {};
-  } else if (waits and last_ != Clock::time_point{}) {
+  if (waits and last_ != Clock::time_point{}) {
     // After a pause of the caller the gap tells nothing: the next one does.
     const bool paused = period_.count() > 0 and gap > 4 * period_;
     period_ = paused                                  ? Clock::duration{}

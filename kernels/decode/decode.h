@@ -75,7 +75,9 @@ struct DecodeStep {
 struct DecodeShare {
   std::uint16_t first;
   std::uint16_t count;
-  std::uint32_t converts;  // x: no step before it that shares x has strips for this block
+  // Where no step before it that shares x has units for this block, the most that a step has which
+  // does: so many warps convert x. Otherwise 0.
+  std::uint32_t converts_for;
 };
 
 // Offsets into a block's shared memory.

@@ -137,7 +137,7 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base) {
     block.stamp(1), block.stamp(2);
     return;
   }
-  const bool converts = share.converts != 0;
+  const bool converts = share.converts_for != 0;
   const auto batch_from = [&](int first) {
     return StripBatch{first, min(strips, first + decode_batch_strips)};
   };
@@ -150,8 +150,9 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base) {
   };
   // Warps without a piece, where a block's share is small, leave the others theirs of the
   // multiprocessor.
+  const int most_pieces = max(strips, static_cast<int>(share.converts_for)) * pieces;
   const bool works = !own || static_cast<int>(threadIdx.x) / 32 <
-                                 ((strips * pieces + stage_pieces - 1) & -stage_pieces);
+                                 ((most_pieces + stage_pieces - 1) & -stage_pieces);
   if (!converts || !works) {
     if (works) meanwhile();
   } else if (a.x_is_fixed) {

@@ -56,16 +56,25 @@ def test_formats(format: str, tmp_path: Path) -> None:
 
 
 # As in files of mixed types: products of the same x in several formats, which blocks share out by
-# strips or by products, and an odd number of layers.
-@pytest.mark.parametrize("kv_heads", [2, 8])
-def test_formats_of_one_layer(kv_heads: int, tmp_path: Path) -> None:
+# products or by strips, the second with more strips than the first; and an odd number of layers.
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "others"),
+    [
+        (8, 2, ("attn_v", "ffn_down")),
+        (8, 8, ("attn_v", "ffn_down")),
+        (4, 4, ("attn_k", "attn_v")),
+    ],
+)
+def test_formats_of_one_layer(
+    heads: int, kv_heads: int, others: tuple[str, ...], tmp_path: Path
+) -> None:
     recipe = Synthetic(
-        layers=3, embedding=512, heads=8, kv_heads=kv_heads, head_size=64, feed_forward=1024,
+        layers=3, embedding=512, heads=heads, kv_heads=kv_heads, head_size=64, feed_forward=1024,
         context=256, format="Q4_K",
         formats={
             f"blk.{layer}.{name}.weight": format
             for layer, format in ((0, "Q6_K"), (2, "Q8_0"))
-            for name in ("attn_v", "ffn_down")
+            for name in others
         },
     )  # fmt: skip
     check(recipe.write(tmp_path), 70)

@@ -133,7 +133,6 @@ int strips_of(const MatmulWeight& weight) {
   return static_cast<int>((weight.rows + strip_rows - 1) / strip_rows);
 }
 
-// Units, strips or pairs of them, that blocks share out.
 int units_of(const DecodeProduct& product) {
   if (product.epilogue == MatmulEpilogue::gate_up) return strips_of(product.weights[0]);
   int strips = 0;

@@ -96,24 +96,20 @@ __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
 #pragma unroll 1
   for (int begin = 0; begin < chunks.count; begin += n) {
     // One chunk first, so that a long wait asks little of the L2.
-    Patience patience;
-#pragma unroll 1
-    while (!__all_sync(0xffffffffu, tag.is_there(tag.differs(next[0])))) {
-      patience.turn();
-      next[0] = load_x(begin);
-    }
-    const auto rest_differs = [&] {
-      std::uint32_t differs = 0;
+    read_again_until_there(
+        tag, [&] { return tag.differs(next[0]); }, [&] { next[0] = load_x(begin); });
+    read_again_until_there(
+        tag,
+        [&] {
+          std::uint32_t differs = 0;
 #pragma unroll
-      for (int i = 1; i < n; ++i) differs |= tag.differs(next[i]);
-      return differs;
-    };
-#pragma unroll 1
-    while (!__all_sync(0xffffffffu, tag.is_there(rest_differs()))) {
-      patience.turn();
+          for (int i = 1; i < n; ++i) differs |= tag.differs(next[i]);
+          return differs;
+        },
+        [&] {
 #pragma unroll
-      for (int i = 1; i < n; ++i) next[i] = load_x(begin + i);
-    }
+          for (int i = 1; i < n; ++i) next[i] = load_x(begin + i);
+        });
     float4 x[n];
 #pragma unroll
     for (int i = 0; i < n; ++i) x[i] = tag.value(next[i]);

@@ -93,8 +93,18 @@ class Patience {
   std::uint32_t left_ = 1u << 26;  // of 0.4 us and more
 };
 
-// Reads once and again until all lanes of the warp have what they read; read() returns how it
-// differs.
+// Reads again until all lanes of the warp have what they have read: differs() says how that is now.
+template <class Differs, class Read>
+__device__ __forceinline__ void read_again_until_there(const Tag& tag, Differs differs, Read read) {
+  Patience patience;
+#pragma unroll 1
+  while (!__all_sync(0xffffffffu, tag.is_there(differs()))) {
+    patience.turn();
+    read();
+  }
+}
+
+// The first reading included; read() returns how what it has read differs.
 template <class Read>
 __device__ __forceinline__ void read_until_there(const Tag& tag, Read read) {
   Patience patience;

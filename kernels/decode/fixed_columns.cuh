@@ -94,7 +94,6 @@ __device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block,
   const FixedX from(a.x, a.columns);
   const SharedX to(block.program.layout, base);
   const Tag tag{block.tag, 1};
-  Patience patience;
 #pragma unroll 1
   for (int first = own ? warp & (pieces - 1) : warp; first < pieces; first += n * decode_warps) {
     FixedPiece piece[n];
@@ -102,24 +101,22 @@ __device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block,
     for (int i = 0; i < n; ++i) piece[i].read(from, tag, first + i * decode_warps, groups);
     if (first < decode_warps) meanwhile();
     // One piece first, so that a long wait asks little of the L2.
-#pragma unroll 1
-    while (!__all_sync(0xffffffffu, tag.is_there(piece[0].differs(tag)))) {
-      patience.turn();
-      piece[0].read(from, tag, first, groups);
-    }
+    read_again_until_there(
+        tag, [&] { return piece[0].differs(tag); },
+        [&] { piece[0].read(from, tag, first, groups); });
     if constexpr (!own) {
-      const auto differs = [&] {
-        std::uint32_t differs = 0;
+      read_again_until_there(
+          tag,
+          [&] {
+            std::uint32_t differs = 0;
 #pragma unroll
-        for (int i = 1; i < n; ++i) differs |= piece[i].differs(tag);
-        return differs;
-      };
-#pragma unroll 1
-      while (!__all_sync(0xffffffffu, tag.is_there(differs()))) {
-        patience.turn();
+            for (int i = 1; i < n; ++i) differs |= piece[i].differs(tag);
+            return differs;
+          },
+          [&] {
 #pragma unroll
-        for (int i = 1; i < n; ++i) piece[i].read(from, tag, first + i * decode_warps, groups);
-      }
+            for (int i = 1; i < n; ++i) piece[i].read(from, tag, first + i * decode_warps, groups);
+          });
     }
 #pragma unroll
     for (int i = 0; i < n; ++i) {

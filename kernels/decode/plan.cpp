@@ -2,7 +2,6 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <numeric>
 #include <queue>
 #include <vector>
 
@@ -161,16 +160,17 @@ bool share_out(DecodeStep* steps, int count, int blocks, DecodeShare* shares) {
     counts = none;
     share_by_bytes(products, blocks, counts);
   }
+  std::vector<int> next(products.size());  // unit of each product
   for (int b = 0; b < blocks; ++b) {
     const auto block = static_cast<std::size_t>(b);
     int most_units = 0;
     for (const std::vector<int>& count : counts) most_units = std::max(most_units, count[block]);
     for (std::size_t i = 0; i < products.size(); ++i) {
       const int own = counts[i][block];
-      const int first = std::accumulate(counts[i].begin(), counts[i].begin() + b, 0);
-      shares[products[i]->share + b] = {static_cast<std::uint16_t>(first),
+      shares[products[i]->share + b] = {static_cast<std::uint16_t>(next[i]),
                                         static_cast<std::uint16_t>(own),
                                         static_cast<std::uint32_t>(own > 0 ? most_units : 0)};
+      next[i] += own;
       if (own > 0) most_units = 0;  // the others find it converted
     }
   }

@@ -137,3 +137,20 @@ def test_the_interpreter_ends_in_the_middle(place: str, path: Path, device: str)
     ended = run(SETUP + EXITS[place], path, device)
     assert (ended.code, ended.err) == (0, "")
     assert ended.seconds <= 20
+
+
+def test_a_thread_goes_on_when_the_interpreter_has_ended(tmp_path: Path, device: str) -> None:
+    # One layer, so that the thread asks for nothing of Python's for some tenths of a second. The C
+    # library calls what is registered there behind Python's end: sleep(3), the exit status.
+    recipe = Synthetic(
+        layers=1, embedding=1024, heads=8, head_size=128, feed_forward=8192, context=2048
+    )
+    slow_end = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.sleep, None)
+sys.exit(3)
+"""
+    code = SETUP + EXITS["daemon thread generates"] + slow_end
+    ended = run(code, recipe.write(tmp_path), device)
+    assert (ended.code, ended.err) == (3, "")

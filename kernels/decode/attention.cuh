@@ -32,8 +32,7 @@ struct AttentionScratch {
 };
 
 // What all layers have in common: the block's first item, and the angles, past the registers.
-__device__ __noinline__ inline void begin_attention(Block& block) {
-  const DecodeAttention& a = block.step().get().attention;
+__device__ __noinline__ inline void begin_attention(Block& block, const DecodeAttention& a) {
   const int half = a.rope.dimensions / 2, thread = threadIdx.x;
   if (thread < half) {
     copy_async<8>(&block.angles[thread],
@@ -103,32 +102,59 @@ __device__ __forceinline__ void store_new(float4 x, NewRow& copy, void* plane, v
   }
 }
 
+// A warp's head on its way: lanes have four neighbouring values each.
+template <int head_size>
+struct HeadRead {
+  const float* source;
+  bool normed = false;
+  float4 x = {0, 0, 0, 0}, weight = {1, 1, 1, 1};
+  __device__ HeadRead(const RopeStore& rope, const AttentionItem& item, const Tag& tag)
+      : source(head_source(rope, item, head_size)) {
+    const int warp = threadIdx.x / 32;
+    const float* norm = warp == rows_per_partial + 1 ? nullptr
+                        : warp < rows_per_partial    ? rope.q_norm
+                                                     : rope.k_norm;
+    normed = norm != nullptr;
+    if (source == nullptr) return;
+    x = again(tag);
+    if (normed) weight = __ldcg(reinterpret_cast<const float4*>(norm) + quad());
+  }
+  __device__ void wait(const Tag& tag) {
+    if (source == nullptr) return;
+    read_again_until_there(tag, [&] { return tag.differs(x); }, [&] { x = again(tag); });
+    x = tag.value(x);
+  }
+
+ private:
+  __device__ float4 again(const Tag& tag) const {
+    return tag.read(reinterpret_cast<const float4*>(source) + quad());
+  }
+  __device__ static int quad() {
+    const int lane = threadIdx.x % 32;
+    return lane < head_size / 4 ? lane : 0;
+  }
+};
+
 // The block's queries, normed and rotated, as fragments in shared memory; the last part's block
 // also writes the new key and value to the cache. A lane has four neighbouring values.
 template <int head_size, bool q8_0>
 __device__ __forceinline__ void prepare_heads(const DecodeAttention& a, Block& block,
                                               const AttentionScratch& scratch,
-                                              const float* source) {
+                                              const HeadRead<head_size>& read,
+                                              std::uint32_t batches_before) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const bool is_query = warp < rows_per_partial, is_value = warp == rows_per_partial + 1;
   const bool has_values = lane < head_size / 4;
   const RopeStore& rope = a.rope;
-  const float* norm = is_value ? nullptr : is_query ? rope.q_norm : rope.k_norm;
-  float4 x = {0, 0, 0, 0}, weight = {1, 1, 1, 1};
-  if (source != nullptr) {
-    const Tag tag{block.tag, 1};
-    const int quad = has_values ? lane : 0;
-    if (norm != nullptr) weight = __ldcg(reinterpret_cast<const float4*>(norm) + quad);
-    read_until_there(tag, [&] {
-      x = tag.read(reinterpret_cast<const float4*>(source) + quad);
-      return tag.differs(x);
-    });
-    x = has_values ? tag.value(x) : make_float4(0, 0, 0, 0);
-  }
+  const float* source = read.source;
+  const float4 weight = read.weight;
+  float4 x = has_values ? read.x : make_float4(0, 0, 0, 0);
+  // Sums of the product before may stand where the heads come to stand.
+  wait_for_stores(block, batches_before);
   if (source != nullptr && !is_value) {
     float* head = scratch.heads + warp * head_size;
     auto* own = reinterpret_cast<float4*>(head) + lane;
-    if (norm != nullptr) {
+    if (read.normed) {
       const float squares = warp_sum(x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w);
       const float scale =
           rsqrtf(squares * (1.0f / head_size) + (is_query ? rope.q_epsilon : rope.k_epsilon));
@@ -311,13 +337,29 @@ __device__ __forceinline__ void add_parts(const Attention& a, const Block& block
   }
 }
 
-// The block's item. What depends on no step before is read before the wait for them.
+// False behind the block's last item.
+__device__ __noinline__ inline bool next_item(Block& block, const Cache& cache) {
+  const int next = block.item.index + static_cast<int>(gridDim.x);
+  if (next >= block.split.items) return false;
+  sync_consumers();
+  if (threadIdx.x == 0) {
+    block.item = AttentionItem(block.split, cache, next);
+  }
+  sync_consumers();
+  return true;
+}
+
+// The block's item. The heads are asked for before the cache, of which the values wait for them:
+// what is asked for again stands behind all that was asked for.
 template <int head_size, bool q8_0>
-__device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
-  const DecodeAttention& a = block.step().get().attention;
+__device__ __forceinline__ void attend_item(const StepCopy& step, Block& block,
+                                            std::uint8_t* base) {
+  const DecodeAttention& a = step.get().attention;
   const AttentionScratch scratch(base);
   const AttentionItem& item = block.item;
   const int warp = threadIdx.x / 32;
+  const Tag tag{block.tag, 1};
+  HeadRead<head_size> head(a.rope, item, tag);
   // Warps without a tile read too: registers that only some warps set would be taken from the
   // kernel's start.
   HeldTile<head_size, q8_0> tile;
@@ -326,10 +368,10 @@ __device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
     const int begin = item.from + warp * held_positions;
     const int last = max(item.to - (item.writes ? 2 : 1), 0);  // that stands there already
     tile.read_keys({cache.keys, cache.key_scales, cache, item.kv_head}, begin, last);
+    head.wait(tag);
     tile.read_values({cache.values, cache.value_scales, cache, item.kv_head}, begin, last);
   }
-  const float* source = head_source(a.rope, item, head_size);
-  prepare_heads<head_size, q8_0>(a, block, scratch, source);
+  prepare_heads<head_size, q8_0>(a, block, scratch, head, step.share.batches_before);
   sync_consumers();
   block.stamp(1);
   if (warp < item.warps) sum_tiles(a, item, scratch, tile);
@@ -337,50 +379,28 @@ __device__ __noinline__ void attend_item(Block& block, std::uint8_t* base) {
   block.stamp(2);
   add_warps<head_size>(a.attention, block, scratch);
   add_parts<head_size>(a.attention, block);
+  block.stamp(3);
 }
 
-__device__ __noinline__ inline void attend_item(Block& block, std::uint8_t* base) {
-  const Cache& cache = block.step().get().attention.attention.cache;
-  switch (cache.head_size) {
-#define QL_CASE(size)                                                           \
-  case size:                                                                    \
-    return cache.type == CacheType::q8_0 ? attend_item<size, true>(block, base) \
-                                         : attend_item<size, false>(block, base);
-    QL_CASE(32)
-    QL_CASE(64)
-    QL_CASE(96)
-    QL_CASE(128)
-#undef QL_CASE
-    default:
-      __trap();
-  }
-}
-
-// False behind the block's last item.
-__device__ __noinline__ inline bool next_item(Block& block) {
-  const int next = block.item.index + static_cast<int>(gridDim.x);
-  if (next >= block.split.items) return false;
-  sync_consumers();
-  if (threadIdx.x == 0) {
-    block.item = AttentionItem(block.split, block.step().get().attention.attention.cache, next);
-  }
-  sync_consumers();
-  return true;
-}
-
-__device__ __noinline__ inline void attend(Block& block, std::uint8_t* base) {
+// A whole step but for the block's further items, of which the first call begins with the first;
+// whether there is another. It calls nothing where there is one item, of the same split as in the
+// layer before: each jump to code that is not at hand is a trip to the L2.
+template <int head_size, bool q8_0>
+__device__ __noinline__ bool attention_step(Block& block, std::uint8_t* base, int turn,
+                                            bool begins) {
+  const StepCopy& step = block.step(turn);
   // A block with more than one item has gone on from its first.
-  if (!block.step().get().attention.same_split || block.split.items > static_cast<int>(gridDim.x)) {
-    begin_attention(block);
+  if (begins &&
+      (!step.get().attention.same_split || block.split.items > static_cast<int>(gridDim.x))) {
+    begin_attention(block, step.get().attention);
   }
   if (static_cast<int>(blockIdx.x) >= block.split.items) {
-    block.stamp(1), block.stamp(2);
-    return;
+    for (int i = 1; i < decode_stamps; ++i) block.stamp(i);
+    return false;
   }
-#pragma unroll 1
-  do {
-    attend_item(block, base);
-  } while (block.split.items > static_cast<int>(gridDim.x) && next_item(block));
+  attend_item<head_size, q8_0>(step, block, base);
+  return block.split.items > static_cast<int>(gridDim.x) &&
+         next_item(block, step.get().attention.attention.cache);
 }
 
 }  // namespace quantloom::kernels

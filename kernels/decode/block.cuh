@@ -10,14 +10,24 @@
 
 namespace quantloom::kernels {
 
+// The warps that multiply hand the sums of a batch of strips to those that store, which are done
+// with them before the buffer's next batch. Batches are counted through the launch.
+struct SumState {
+  std::uint64_t squared[sum_buffers];  // x is, by all multiplying warps: its norm is known early
+  std::uint64_t summed[sum_buffers];   // by all multiplying warps
+  std::uint64_t stored[sum_buffers];   // by all storing warps
+};
+
 struct Block {
   RingState rings;
-  std::uint32_t stages;                     // of the ring that the products before had
-  std::uint32_t tag;                        // of the launch
-  volatile int turns[decode_warps];         // each warp's step
-  StepCopy steps[2];                        // this one and the next
-  StepCopy fetch_steps[2];                  // of the filling warp, which is ahead
-  alignas(16) float squares[decode_warps];  // x's sums of squares before a norm
+  SumState sums;
+  std::uint32_t tag;                 // of the launch
+  volatile int turns[decode_warps];  // each warp's step
+  StepCopy steps[2];                 // this one and the next
+  StepCopy fetch_steps[2];           // of the filling warp, which is ahead
+  StepCopy store_steps[2];           // of the storing warps, which are behind
+  // x's sums of squares before a norm, of a step whose first batch is in this buffer.
+  alignas(16) float squares[sum_buffers][decode_warps];
   DecodeProgram program;
   int position;
   std::uint64_t* stamps;  // of the step at hand, or null
@@ -25,8 +35,7 @@ struct Block {
   AttentionItem item;
   float2 angles[most_head_size / 2];  // of RoPE at the position: cosine, sine
 
-  __device__ int turn() const { return turns[threadIdx.x / 32]; }
-  __device__ const StepCopy& step() const { return steps[turn() % 2]; }
+  __device__ __forceinline__ const StepCopy& step(unsigned turn) const { return steps[turn % 2]; }
 
   __device__ __forceinline__ void stamp(int which) {
     if (threadIdx.x == 0) {
@@ -34,6 +43,12 @@ struct Block {
     }
   }
 };
+
+// The storing warps have stored the batches before `batch`, and no longer read their sums.
+__device__ __forceinline__ void wait_for_stores(Block& block, std::uint32_t batch) {
+  const std::uint32_t last = batch - 1;
+  mbarrier_wait(shared_address(&block.sums.stored[last % sum_buffers]), last / sum_buffers & 1);
+}
 
 // Places in the dynamic shared memory at `base`.
 struct SharedX {
@@ -46,8 +61,10 @@ struct SharedX {
         sums(reinterpret_cast<float*>(base + layout.x_sums)) {}
 };
 
-__device__ inline float* partial_sums(const DecodeLayout& layout, std::uint8_t* base) {
-  return reinterpret_cast<float*>(base + layout.partial);
+constexpr int sums_of_batch = decode_batch_strips * decode_warps * strip_rows;
+__device__ inline float* partial_sums(const DecodeLayout& layout, std::uint8_t* base,
+                                      std::uint32_t batch) {
+  return reinterpret_cast<float*>(base + layout.partial) + batch % sum_buffers * sums_of_batch;
 }
 
 }  // namespace quantloom::kernels

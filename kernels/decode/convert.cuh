@@ -3,8 +3,8 @@
 //
 // Where a strip has a power of two of whole pieces, at most one a warp
 // (DecodeProduct::own_columns), a warp only ever multiplies by the columns of one piece: it
-// converts those for itself, and no warp waits for another. Otherwise the warps convert all columns
-// for all.
+// converts those for itself, and no warp waits for another; a later product of the same x finds
+// them in shared memory. Otherwise the warps convert all columns for all.
 #pragma once
 
 #include "decode/block.cuh"
@@ -34,30 +34,41 @@ constexpr int lanes_of_sums = kind == XSums::none     ? 0
                               : kind == XSums::per_16 ? 4
                                                       : 8;
 
+// The lane's four columns of a chunk: those of the operands that it needs itself or the lane four
+// from it does (HeldPiece::take()), or where there are sums per 16 columns simply its own in turn.
+template <bool own, XSums kind>
+__device__ __forceinline__ int lane_column(int lane) {
+  return own && kind != XSums::per_16 ? (lane & 24) * 4 + (lane & 3) * 8 + (lane & 4) : lane * 4;
+}
+
 // Converts n chunks side by side: one alone is a chain of shuffles.
-template <XSums kind, int n>
+template <bool own, XSums kind, int n>
 __device__ __forceinline__ void convert_chunks(const float4 (&x)[n], const SharedX& to, int lane,
-                                               const Chunks& chunks, int begin) {
+                                               const Chunks& chunks, int begin,
+                                               FixedColumns (&fixed)[n]) {
   constexpr int lanes = lanes_of_sums<kind>;
-  FixedColumns fixed[n];
 #pragma unroll
   for (int i = 0; i < n; ++i) fixed[i] = fix_columns<lanes>(x[i], group_largest(x[i]));
 #pragma unroll
   for (int i = 0; i < n; ++i) {
     if (begin + i >= chunks.count) break;
     const int at = chunks.place + (begin + i) * chunks.place_step;
-    store_columns<lanes>(fixed[i], lane, to.values + at * 256, to.scales + at * 4,
+    store_columns<lanes>(fixed[i], lane, lane_column<own, kind>(lane) % 32, to.values + at * 256,
+                         to.scales + at * 4,
                          lanes == 0 ? nullptr : to.sums + at * (32 / max(lanes, 1)));
   }
 }
 
+// Converted side by side, and on their way behind them.
+constexpr int chunks_at_a_time(bool own) { return own ? 2 : 4; }
+
 // x, times the norm's weights where there is a norm: groups have scales of their own, so the factor
-// 1 / rms is as well applied to the sums. The weights are read before the wait. Returns the lane's
-// part of the sum of squares.
-template <bool normed, bool own, XSums kind, class Meanwhile>
+// 1 / rms is as well applied to the sums. The weights are read before the wait. `fixed` is what the
+// lane has converted last: all of its own columns. Returns its part of the sum of squares.
+template <bool normed, bool own, XSums kind>
 __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block, std::uint8_t* base,
-                                           Meanwhile meanwhile) {
-  constexpr int n = own ? 2 : 4;  // converted side by side, and on their way behind them
+                                           FixedColumns (&fixed)[chunks_at_a_time(own)]) {
+  constexpr int n = chunks_at_a_time(own);
   const SharedX to(block.program.layout, base);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int columns = a.columns;
@@ -68,7 +79,7 @@ __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
   // Four columns of the lane in the warp's chunk i; -1 behind the last, which own columns never
   // are.
   const auto column = [&](int i) {
-    const int at = (chunks.first + i * chunks.step) * 128 + lane * 4;
+    const int at = (chunks.first + i * chunks.step) * 128 + lane_column<own, kind>(lane);
     return own || (i < chunks.count && at < columns) ? at : -1;
   };
   const auto load_x = [&](int i) {
@@ -91,10 +102,7 @@ __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
   float4 next[n];
 #pragma unroll
   for (int i = 0; i < n; ++i) next[i] = load_x(i);
-  meanwhile();
-  // A loop, though a short one: code that runs once a step comes from the L2 each time.
-#pragma unroll 1
-  for (int begin = 0; begin < chunks.count; begin += n) {
+  const auto turn = [&](int begin) {
     // One chunk first, so that a long wait asks little of the L2.
     read_again_until_there(
         tag, [&] { return tag.differs(next[0]); }, [&] { next[0] = load_x(begin); });
@@ -125,7 +133,14 @@ __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
         x[i] = {x[i].x * w.x, x[i].y * w.y, x[i].z * w.z, x[i].w * w.w};
       }
     }
-    convert_chunks<kind>(x, to, lane, chunks, begin);
+    convert_chunks<own, kind>(x, to, lane, chunks, begin, fixed);
+  };
+  if constexpr (own) {
+    turn(0);
+  } else {
+    // A loop, though a short one: code that runs once a step comes from the L2 each time.
+#pragma unroll 1
+    for (int begin = 0; begin < chunks.count; begin += n) turn(begin);
   }
   if constexpr (own) {
     __syncwarp();
@@ -135,12 +150,11 @@ __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block,
   return own && warp >= a.pieces ? 0.0f : squares;
 }
 
-// meanwhile() is called while the first values are on their way.
-template <bool own, XSums kind, class Meanwhile>
+template <bool own, XSums kind>
 __device__ __forceinline__ float convert_x(const DecodeProduct& a, Block& block, std::uint8_t* base,
-                                           Meanwhile meanwhile) {
-  if (a.norm != nullptr) return convert_x<true, own, kind>(a, block, base, meanwhile);
-  convert_x<false, own, kind>(a, block, base, meanwhile);
+                                           FixedColumns (&fixed)[chunks_at_a_time(own)]) {
+  if (a.norm != nullptr) return convert_x<true, own, kind>(a, block, base, fixed);
+  convert_x<false, own, kind>(a, block, base, fixed);
   return 0;
 }
 

@@ -2,23 +2,63 @@
 #include "decode/attention.cuh"
 #include "decode/block.cuh"
 #include "decode/decode.h"
+#include "decode/formats.h"
 #include "decode/product.cuh"
+#include "decode/store.cuh"
 
 namespace quantloom::kernels {
 namespace {
 
 // The loop over the steps keeps nothing in registers: the functions it calls need them all.
 
-// Ends the step at hand and begins the next: what runs it, or -1 behind the last.
+template <int head_size, bool q8_0>
+__device__ __forceinline__ void attend(int turn, Block& block, std::uint8_t* base) {
+  bool more = attention_step<head_size, q8_0>(block, base, turn, true);
+  while (more) {
+    more = attention_step<head_size, q8_0>(block, base, block.turns[threadIdx.x / 32], false);
+  }
+}
+
+// By halves of the list: a jump table stands in constant memory, which is a trip to the L2 where
+// the code of a layer has driven it out.
+template <int first, int last>
+__device__ __forceinline__ void run_product(int kernel, int turn, Block& block,
+                                            std::uint8_t* base) {
+  if constexpr (last - first == 1) {
+    using Format = DecodeFormat<first / 2>;
+    product_step<Planes<Format>, first % 2 == 1>(block, base, turn);
+  } else {
+    constexpr int middle = (first + last) / 2;
+    if (kernel < middle) {
+      run_product<first, middle>(kernel, turn, block, base);
+    } else {
+      run_product<middle, last>(kernel, turn, block, base);
+    }
+  }
+}
+
+__device__ __forceinline__ void run_step(int turn, Block& block, std::uint8_t* base) {
+  const int kernel = block.step(turn).get().kernel;
+  if (kernel < product_kernels) {
+    return run_product<0, product_kernels>(kernel, turn, block, base);
+  }
+#define QL_CASE(size)                                                                         \
+  if (kernel == attention_kernel(size, false)) return attend<size, false>(turn, block, base); \
+  if (kernel == attention_kernel(size, true)) return attend<size, true>(turn, block, base);
+  QL_DECODE_HEAD_SIZES(QL_CASE)
+#undef QL_CASE
+  __trap();
+}
+
+// Ends the step at hand and begins the next: its number, or -1 behind the last.
 __device__ __noinline__ int next_step(Block& block) {
   const int thread = threadIdx.x;
-  block.stamp(3);
   end_copy();
   sync_consumers();  // what the step had in shared memory is free, and the next one is described
-  const int turn = block.turn() + 1;
+  volatile int& of_warp = block.turns[thread / 32];
+  const int turn = of_warp + 1;
   __syncwarp();
-  if (thread % 32 == 0) block.turns[thread / 32] = turn;
-  __syncwarp();
+  if (thread % 32 == 0) of_warp = turn;
   const DecodeProgram& program = block.program;
   if (turn >= program.step_count) return -1;
   // The last warp has the least to do at the end of a step.
@@ -32,10 +72,10 @@ __device__ __noinline__ int next_step(Block& block) {
       block.stamp(0);
     }
   }
-  return block.steps[turn % 2].get().kernel;
+  return turn;
 }
 
-__global__ void __launch_bounds__(decode_threads + 32, 1)
+__global__ void __launch_bounds__(decode_block_threads, 1)
     decode_kernel(const __grid_constant__ DecodeProgram program) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) std::uint8_t base[];
@@ -46,8 +86,12 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
     mbarrier_init(shared_address(&block.rings.emptied[threadIdx.x]), stage_pieces);
     mbarrier_init_fence();
   }
+  if (threadIdx.x < sum_buffers) {
+    mbarrier_init(shared_address(&block.sums.squared[threadIdx.x]), decode_warps);
+    mbarrier_init(shared_address(&block.sums.summed[threadIdx.x]), decode_warps);
+    mbarrier_init(shared_address(&block.sums.stored[threadIdx.x]), decode_storing_warps);
+  }
   if (threadIdx.x == 0) {
-    block.stages = 0;
     block.rings.multiplied = -1;
     for (volatile int& turn : block.turns) turn = -1;
     block.tag = tag_of_launch(program.launches);
@@ -64,14 +108,9 @@ __global__ void __launch_bounds__(decode_threads + 32, 1)
                   block.position);
     return;
   }
+  if (warp > decode_warps) return store_sums(block, base);
 
-  for (int kernel; (kernel = next_step(block)) >= 0;) {
-    if (kernel == attention_kernel) {
-      attend(block, base);
-    } else {
-      multiply(kernel, block, base);
-    }
-  }
+  for (int turn; (turn = next_step(block)) >= 0;) run_step(turn, block, base);
   if (threadIdx.x == 0) leave_launch(program.launches);
 #endif
 }
@@ -90,7 +129,7 @@ cudaError_t decode(const DecodeProgram& program, cudaStream_t stream) {
   if (status != cudaSuccess) return status;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(program.blocks));
-  config.blockDim = dim3(decode_threads + 32);
+  config.blockDim = dim3(decode_block_threads);
   config.dynamicSmemBytes = static_cast<std::size_t>(program.layout.bytes);
   config.stream = stream;
   cudaLaunchAttribute attribute{};

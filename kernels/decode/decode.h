@@ -1,7 +1,8 @@
 // One token through a whole model in one kernel: a persistent block on each multiprocessor walks a
 // list of steps, and waits in each for the values that it reads (decode/exchange.cuh), which no
 // barrier announces. A thread of each block streams the products' weights into shared memory ahead
-// of their use, across the steps' borders.
+// of their use, across the steps' borders, and a few warps add and store the sums of the step
+// before.
 //
 // Needs compute capability 9.0. Raw pointers; nothing here allocates or synchronizes.
 #pragma once
@@ -62,10 +63,9 @@ struct DecodeAttention {
   bool operator==(const DecodeAttention&) const = default;
 };
 
-constexpr int attention_kernel = 255;
 struct DecodeStep {
   DecodeStepKind kind = DecodeStepKind::product;
-  int kernel = 0;  // decode_plan(): attention_kernel, or 2 * decode_index(format) + own_columns
+  int kernel = 0;             // decode_plan(): what runs it (decode/formats.h)
   DecodeProduct product;      // of one kind
   DecodeAttention attention;  // of the other
   bool operator==(const DecodeStep&) const = default;
@@ -77,13 +77,16 @@ struct DecodeShare {
   std::uint16_t count;
   // Where no step before it that shares x has units for this block, the most that a step has which
   // does: so many warps convert x. Otherwise 0.
-  std::uint32_t converts_for;
+  std::uint16_t converts_for;
+  // What the steps before have had for this block, modulo 256, attention's too: stages of weights
+  // and batches of sums.
+  std::uint8_t stages_before, batches_before;
 };
 
 // Offsets into a block's shared memory.
 struct DecodeLayout {
   int x_scales = 0, x_sums = 0;  // behind x's values (matmul/one_token.cuh), which are at 0
-  int partial = 0;               // [decode_batch_strips][warps][16] floats
+  int partial = 0;               // [sum_buffers][decode_batch_strips][warps][16] floats
   int ring = 0, ring_bytes = 0;
   int bytes = 0;
 };

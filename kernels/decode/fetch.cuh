@@ -21,6 +21,11 @@ struct RingState {
   int multiplied;                      // the step whose weights the consumers take
 };
 
+// An atomic exchange and read, for what one thread writes while another reads it.
+__device__ inline void note_step(RingState& rings, int step) {
+  atomicExch(&rings.multiplied, step);
+}
+
 // A block's strips in their order: in gate_up an up follows its gate.
 __device__ inline int strips_of(const DecodeProduct& product, DecodeShare share) {
   return product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
@@ -85,7 +90,7 @@ class StageQueue {
     // What all blocks have asked for stands in the memory's queues before what the consumers wait
     // for: between two products the inputs, and the weights of blocks that are
     // late. So few stages of later products are on their way at a time.
-    if (step > static_cast<int>(load_shared(multiplied_)) && count_ >= ahead_) {
+    if (step > multiplied() && count_ >= ahead_) {
       const std::uint32_t before = count_ - ahead_;
       mbarrier_wait(filled_ + 8 * (before % ring_stages), before / ring_stages & 1);
     }
@@ -98,6 +103,14 @@ class StageQueue {
   }
 
  private:
+  __device__ int multiplied() const {
+    std::uint32_t step;
+    asm volatile("atom.relaxed.cta.shared.or.b32 %0, [%1], 0;"
+                 : "=r"(step)
+                 : "r"(multiplied_)
+                 : "memory");
+    return static_cast<int>(step);
+  }
   static __device__ std::uint32_t load_shared(std::uint32_t at) {
     std::uint32_t value;
     asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(value) : "r"(at) : "memory");

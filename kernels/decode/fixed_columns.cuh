@@ -85,10 +85,10 @@ struct FixedPiece {
   }
 };
 
-// Where DecodeProduct::x_is_fixed; meanwhile() as convert_x() calls it.
-template <bool own, XSums kind, class Meanwhile>
-__device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block, std::uint8_t* base,
-                                           Meanwhile meanwhile) {
+// Where DecodeProduct::x_is_fixed.
+template <bool own, XSums kind>
+__device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block,
+                                           std::uint8_t* base) {
   constexpr int n = own ? 1 : 4;
   const int warp = threadIdx.x / 32, pieces = a.pieces, groups = a.columns / 32;
   const FixedX from(a.x, a.columns);
@@ -99,7 +99,6 @@ __device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block,
     FixedPiece piece[n];
 #pragma unroll
     for (int i = 0; i < n; ++i) piece[i].read(from, tag, first + i * decode_warps, groups);
-    if (first < decode_warps) meanwhile();
     // One piece first, so that a long wait asks little of the L2.
     read_again_until_there(
         tag, [&] { return piece[0].differs(tag); },

@@ -1,10 +1,12 @@
-// The formats that a decode program multiplies.
+// The formats that a decode program multiplies, and the head sizes that it attends with.
 #pragma once
 
 #include "formats/list.h"
 
 #define QL_DECODE_FORMATS(X) \
   X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+
+#define QL_DECODE_HEAD_SIZES(X) X(128) X(64) X(96) X(32)
 
 namespace quantloom::kernels {
 
@@ -17,6 +19,31 @@ constexpr int decode_index(formats::Format format) {
   QL_DECODE_FORMATS(QL_CASE)
 #undef QL_CASE
   return -1;
+}
+
+// The format at a place of the list.
+template <int index>
+struct DecodeFormatAt;
+#define QL_CASE(F)                                          \
+  template <>                                               \
+  struct DecodeFormatAt<decode_index(formats::F::format)> { \
+    using Type = formats::F;                                \
+  };
+QL_DECODE_FORMATS(QL_CASE)
+#undef QL_CASE
+template <int index>
+using DecodeFormat = typename DecodeFormatAt<index>::Type;
+
+// DecodeStep::kernel, what runs a step: a number for each format with and without own columns,
+// behind them one for each head size and kind of cache.
+constexpr int product_kernel(formats::Format format, bool own_columns) {
+  return 2 * decode_index(format) + (own_columns ? 1 : 0);
+}
+#define QL_COUNT(F) +2
+constexpr int product_kernels = 0 QL_DECODE_FORMATS(QL_COUNT);
+#undef QL_COUNT
+constexpr int attention_kernel(int head_size, bool q8_0) {
+  return product_kernels + head_size / 16 + (q8_0 ? 1 : 0);
 }
 
 }  // namespace quantloom::kernels

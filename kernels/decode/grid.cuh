@@ -1,4 +1,4 @@
-// A block's consumer warps, and the launch as a whole.
+// The warps of a block that multiply, those that store, and the launch as a whole.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,10 @@ namespace quantloom::kernels {
 
 __device__ inline void sync_consumers() {
   asm volatile("bar.sync 1, %0;" ::"n"(decode_threads) : "memory");
+}
+
+__device__ inline void sync_storers() {
+  asm volatile("bar.sync 2, %0;" ::"n"(decode_storing_threads) : "memory");
 }
 
 __device__ inline std::uint64_t nanoseconds() {

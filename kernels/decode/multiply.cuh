@@ -11,6 +11,11 @@ namespace quantloom::kernels {
 // Strips first .. last - 1 of a block's share, whose sums stand in shared memory together.
 struct StripBatch {
   int first, last;
+  std::uint32_t number;  // of the launch
+  __device__ StripBatch(const DecodeShare& share, int strips, int first)
+      : first(first),
+        last(min(strips, first + decode_batch_strips)),
+        number(share.batches_before + static_cast<std::uint32_t>(first / decode_batch_strips)) {}
 };
 
 // Each warp's sum of a strip has a place of its own, and where a strip has fewer pieces than there
@@ -22,10 +27,10 @@ __device__ inline int sums_of_strip(int pieces) { return min(pieces, decode_warp
 struct StageWalk {
   std::uint32_t filled, emptied;
   std::uint32_t stage;
-  __device__ StageWalk(Block& block, int i)
+  __device__ StageWalk(Block& block, std::uint32_t first_stage, int i)
       : filled(shared_address(block.rings.filled)),
         emptied(shared_address(block.rings.emptied)),
-        stage(block.stages + static_cast<std::uint32_t>(i / stage_pieces)) {}
+        stage(first_stage + static_cast<std::uint32_t>(i / stage_pieces)) {}
   __device__ std::uint32_t slot() const { return stage % ring_stages; }
   __device__ void wait() const { mbarrier_wait(filled + 8 * slot(), stage / ring_stages & 1); }
   __device__ void release(int lane) {
@@ -50,7 +55,28 @@ struct HeldPiece {
   using Shared = SharedPiece<P>;
   uint2 operands[Shared::quads][Shared::steps];
   float scales[Shared::quads], sums[Shared::quads];
-  __device__ explicit HeldPiece(const Shared& from) {
+
+  // Whether take() can do without shared memory.
+  static constexpr bool takes = P::group == 32;
+  // From what the lanes have converted (lane_column() in convert.cuh): a lane has four of the eight
+  // columns that it needs, in both planes, and the lane four from it the others.
+  __device__ __forceinline__ void take(const FixedColumns (&fixed)[2], const OwnColumns& own,
+                                       int lane) {
+    const bool low = (lane & 4) != 0;
+#pragma unroll
+    for (int q = 0; q < min(Shared::quads, 2); ++q) {
+      const std::uint32_t taken =
+          __shfl_xor_sync(0xffffffffu, low ? fixed[q].high : fixed[q].low, 4);
+      const uint2 x = {low ? taken : fixed[q].high, low ? fixed[q].low : taken};
+#pragma unroll
+      for (int j = 0; j < Shared::steps; ++j) {
+        operands[q][j] = {x.x * own.factor[j], x.y * own.factor[j]};
+      }
+      scales[q] = __shfl_sync(0xffffffffu, fixed[q].step, 8 * (lane & 3));
+      sums[q] = P::has_offset ? __shfl_sync(0xffffffffu, fixed[q].sum, 8 * (lane & 3)) : 0.0f;
+    }
+  }
+  __device__ __forceinline__ void read(const Shared& from) {
 #pragma unroll
     for (int q = 0; q < Shared::quads; ++q) {
       const auto quad = from.quad(q);
@@ -69,19 +95,31 @@ struct HeldPiece {
   __device__ float sum(int quad) const { return sums[quad]; }
 };
 
-// Where all of a warp's pieces have the same columns (DecodeProduct::own_columns).
+// A warp's way through a block's share where all of its pieces have the same columns
+// (DecodeProduct::own_columns).
+struct OwnWalk {
+  int pieces;  // of a strip
+  std::uint32_t first_stage;
+  const std::uint8_t* ring;
+  float* partial;  // the warp's place in the first buffer
+  __device__ OwnWalk(const Block& block, int pieces, const DecodeShare& share, std::uint8_t* base)
+      : pieces(pieces),
+        first_stage(share.stages_before),
+        ring(base + block.program.layout.ring),
+        partial(partial_sums(block.program.layout, base, 0) + threadIdx.x / 32 * strip_rows) {}
+};
+
 template <class P>
-__device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, int pieces, StripBatch batch,
-                                               Block& block, std::uint8_t* base) {
+__device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, const OwnWalk& own,
+                                               StripBatch batch, Block& block) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const std::uint8_t* ring =
-      base + block.program.layout.ring + warp % stage_pieces * P::piece_bytes;
-  const int begin = batch.first * pieces, end = batch.last * pieces;
+  const std::uint8_t* ring = own.ring + warp % stage_pieces * P::piece_bytes;
+  const int begin = batch.first * own.pieces, end = batch.last * own.pieces;
   int left = end - begin - warp;  // of the batch, from the warp's next piece on
   // Where the share ends amid a stage, the warps of the pieces that are missing release it too.
   const int least = 1 - (-end & (stage_pieces - 1));
-  StageWalk walk(block, begin + warp);
-  float* to = partial_sums(block.program.layout, base) + warp * strip_rows;
+  StageWalk walk(block, own.first_stage, begin + warp);
+  float* to = own.partial + batch.number % sum_buffers * sums_of_batch;
 #pragma unroll 1
   for (; left >= least; left -= decode_warps, to += decode_warps * strip_rows) {
     walk.wait();
@@ -97,11 +135,11 @@ __device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, int pieces
 
 // Where x stands in shared memory for all warps.
 template <class P>
-__device__ __forceinline__ void multiply_batch(const DecodeProduct& a, StripBatch batch,
-                                               Block& block, std::uint8_t* base) {
+__device__ __forceinline__ void multiply_batch(const DecodeProduct& a, DecodeShare share,
+                                               StripBatch batch, Block& block, std::uint8_t* base) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const SharedX x(block.program.layout, base);
-  float* partial = partial_sums(block.program.layout, base);
+  float* partial = partial_sums(block.program.layout, base, batch.number);
   const std::uint8_t* ring = base + block.program.layout.ring;
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int pieces = a.pieces, sums_each = sums_of_strip(pieces);
@@ -113,7 +151,7 @@ __device__ __forceinline__ void multiply_batch(const DecodeProduct& a, StripBatc
   const int last = end + (-end & (stage_pieces - 1));
   int i = batch.first * pieces;
   i += (warp - i) & (decode_warps - 1);
-  StageWalk walk(block, i);
+  StageWalk walk(block, share.stages_before, i);
   int s = i / pieces, p = i - s * pieces;
   float sum_g = 0, sum_g8 = 0;
   for (; i < last; i += decode_warps) {

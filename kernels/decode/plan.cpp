@@ -169,12 +169,30 @@ bool share_out(DecodeStep* steps, int count, int blocks, DecodeShare* shares) {
       const int own = counts[i][block];
       shares[products[i]->share + b] = {static_cast<std::uint16_t>(next[i]),
                                         static_cast<std::uint16_t>(own),
-                                        static_cast<std::uint32_t>(own > 0 ? most_units : 0)};
+                                        static_cast<std::uint16_t>(own > 0 ? most_units : 0), 0, 0};
       next[i] += own;
       if (own > 0) most_units = 0;  // the others find it converted
     }
   }
   return true;
+}
+
+// What each block has had before each step.
+void count_before(const DecodeStep* steps, int step_count, int blocks, DecodeShare* shares) {
+  for (int b = 0; b < blocks; ++b) {
+    int stages = 0, batches = 0;
+    for (int i = 0; i < step_count; ++i) {
+      DecodeShare& share = shares[i * blocks + b];
+      share.stages_before = static_cast<std::uint8_t>(stages);
+      share.batches_before = static_cast<std::uint8_t>(batches);
+      if (steps[i].kind == DecodeStepKind::attention) continue;
+      const DecodeProduct& product = steps[i].product;
+      const int strips =
+          product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
+      stages += (strips * product.pieces + stage_pieces - 1) / stage_pieces;
+      batches += (strips + decode_batch_strips - 1) / decode_batch_strips;
+    }
+  }
 }
 
 }  // namespace
@@ -186,14 +204,28 @@ bool decode_serves(formats::Format format) {
   return shape_of(format, shape);
 }
 
+namespace {
+
+bool has_head_size(int head_size) {
+  switch (head_size) {
+#define QL_CASE(size) case size:
+    QL_DECODE_HEAD_SIZES(QL_CASE)
+#undef QL_CASE
+    return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
 bool decode_serves(const DecodeAttention& a) {
   const Cache& cache = a.attention.cache;
   return a.attention.tokens == 1 && cache.type != CacheType::f32 &&
-         (cache.head_size == 32 || cache.head_size == 64 || cache.head_size == 96 ||
-          cache.head_size == 128) &&
-         a.rope.dimensions % 2 == 0 && a.rope.heads == a.attention.heads &&
-         a.rope.q == a.attention.q && a.rope.first == a.attention.first &&
-         a.rope.cache.keys == cache.keys && a.rope.cache.values == cache.values;
+         has_head_size(cache.head_size) && a.rope.dimensions % 2 == 0 &&
+         a.rope.heads == a.attention.heads && a.rope.q == a.attention.q &&
+         a.rope.first == a.attention.first && a.rope.cache.keys == cache.keys &&
+         a.rope.cache.values == cache.values;
 }
 
 bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare* shares,
@@ -206,13 +238,14 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
   for (int i = 0; i < step_count; ++i) {
     if (steps[i].kind == DecodeStepKind::attention) {
       has_attention = true;
-      steps[i].kernel = attention_kernel;
+      const Cache& cache = steps[i].attention.attention.cache;
+      steps[i].kernel = attention_kernel(cache.head_size, cache.type == CacheType::q8_0);
       continue;
     }
     DecodeProduct& product = steps[i].product;
     product.share = i * device.blocks;
     if (!complete(product, i > 0 ? &steps[i - 1] : nullptr)) return false;
-    steps[i].kernel = 2 * decode_index(product.format) + (product.own_columns ? 1 : 0);
+    steps[i].kernel = product_kernel(product.format, product.own_columns);
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
@@ -230,13 +263,15 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     if (!share_out(steps + i, count, device.blocks, shares)) return false;
     i += count;
   }
+  count_before(steps, step_count, device.blocks, shares);
 
   DecodeLayout& layout = program.layout;
   const auto align = [](int at) { return (at + 127) / 128 * 128; };
   layout.x_scales = 2 * columns;
   layout.x_sums = layout.x_scales + columns / 8;
   layout.partial = align(layout.x_sums + columns / (per_16 ? 4 : 8));
-  layout.ring = align(layout.partial + decode_batch_strips * decode_warps * strip_rows * 4);
+  layout.ring =
+      align(layout.partial + sum_buffers * decode_batch_strips * decode_warps * strip_rows * 4);
   if (has_attention) layout.ring = std::max(layout.ring, align(attention_scratch_bytes));
   layout.ring_bytes = (device.shared_bytes - decode_static_bytes - layout.ring) / 128 * 128;
   layout.bytes = layout.ring + layout.ring_bytes;

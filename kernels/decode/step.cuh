@@ -11,7 +11,7 @@ namespace quantloom::kernels {
 
 struct alignas(16) StepCopy {
   std::uint64_t words[sizeof(DecodeStep) / 8];
-  alignas(8) DecodeShare share;  // of this block, where the step is a product
+  alignas(8) DecodeShare share;  // of this block
   __device__ const DecodeStep& get() const { return reinterpret_cast<const DecodeStep&>(words); }
 };
 static_assert(alignof(DecodeStep) == 8);

@@ -80,10 +80,11 @@ __device__ __forceinline__ FixedColumns fix_columns(float4 x, unsigned largest_b
   return fixed;
 }
 
+// column: of the lane's in its group of 32.
 template <int sum_lanes>
-__device__ __forceinline__ void store_columns(const FixedColumns& fixed, int lane,
+__device__ __forceinline__ void store_columns(const FixedColumns& fixed, int lane, int column,
                                               std::int8_t* values, float* scales, float* sums) {
-  std::int8_t* to = values + (lane >> 3) * 64 + (lane & 7) * 4;
+  std::int8_t* to = values + (lane >> 3) * 64 + column;
   *reinterpret_cast<std::uint32_t*>(to) = fixed.high;
   *reinterpret_cast<std::uint32_t*>(to + 32) = fixed.low;
   if ((lane & 7) == 0) scales[lane >> 3] = fixed.step;
@@ -96,7 +97,8 @@ template <int scale_group, bool has_offset>
 __device__ inline void convert_columns(float4 x, unsigned largest_bits, int lane,
                                        std::int8_t* values, float* scales, float* sums) {
   constexpr int sum_lanes = has_offset ? scale_group / 4 : 0;
-  store_columns<sum_lanes>(fix_columns<sum_lanes>(x, largest_bits), lane, values, scales, sums);
+  store_columns<sum_lanes>(fix_columns<sum_lanes>(x, largest_bits), lane, (lane & 7) * 4, values,
+                           scales, sums);
 }
 
 // 1 where a lane's column of the B operand belongs to step j of an accumulator, else 0: x is

@@ -55,6 +55,15 @@ def test_formats(format: str, tmp_path: Path) -> None:
     check(recipe.write(tmp_path), 20)
 
 
+# What a block counts through a launch, batches of sums and stages of weights, goes beyond 256.
+@pytest.mark.slow_emulated
+def test_many_layers(tmp_path: Path) -> None:
+    recipe = Synthetic(
+        layers=72, embedding=256, heads=4, head_size=64, feed_forward=512, context=64, format="Q8_0"
+    )
+    check(recipe.write(tmp_path), 12)
+
+
 # As in files of mixed types: products of the same x in several formats, which blocks share out by
 # products or by strips, the second with more strips than the first; and an odd number of layers.
 @pytest.mark.parametrize(

@@ -1,0 +1,187 @@
+// What becomes of a product's sums: warps of their own add those of the others and store them,
+// while these go on to the next step.
+#pragma once
+
+#include "decode/block.cuh"
+#include "decode/fixed_columns.cuh"
+#include "decode/multiply.cuh"
+#include "matmul/strips.cuh"
+
+namespace quantloom::kernels {
+
+// Where a thread's row goes. Lane 16u + r has row r of a span's strip u, or in gate_up of its pair
+// u; the storing warps take a batch's spans in turn.
+struct Output {
+  int row = -1;
+  float* to = nullptr;
+  const float* bias = nullptr;
+  Output() = default;
+  // strip: of the block's share.
+  __device__ Output(const DecodeProduct& a, DecodeShare share, int strip, int last) {
+    if (strip >= last) return;
+    const LocatedStrip at(a, share, strip);
+    const MatmulWeight& weight = a.weights[at.weight];
+    const int in_weight = at.index * strip_rows + static_cast<int>(threadIdx.x) % strip_rows;
+    if (in_weight >= weight.rows) return;
+    row = in_weight;
+    to = weight.out;
+    if (weight.bias != nullptr) bias = weight.bias + row;
+  }
+  // What the sum is added to.
+  __device__ float before(const DecodeProduct& a, std::uint32_t launch_tag) const {
+    float before = 0;
+    if (row < 0) return before;
+    if (bias != nullptr) before = *bias;
+    if (a.residual != nullptr) {
+      const Tag tag{launch_tag, a.residual_is_tagged ? 1u : 0u};
+      Patience patience;
+      float x = tag.read(a.residual + row);
+      while (!tag.is_there(tag.differs(x))) patience.turn(), x = tag.read(a.residual + row);
+      before += tag.value(x);
+    }
+    return before;
+  }
+};
+
+// Sums of `count` warps in their order, at most `most`, of n rows that stand `apart` from each
+// other; all loads at once.
+template <int most, int n>
+__device__ __forceinline__ void add_some(const float* from, int count, int apart,
+                                         float (&sums)[n]) {
+  float parts[n][most];
+#pragma unroll
+  for (int i = 0; i < most; ++i) {
+#pragma unroll
+    for (int k = 0; k < n; ++k) {
+      parts[k][i] = i < count ? from[k * apart + i * strip_rows] : 0.0f;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < most; ++i) {
+#pragma unroll
+    for (int k = 0; k < n; ++k) sums[k] += parts[k][i];
+  }
+}
+template <int n>
+__device__ __forceinline__ void add_sums(const float* from, int count, int apart,
+                                         float (&sums)[n]) {
+  if (count <= 4) return add_some<4>(from, count, apart, sums);
+  if (count <= 8) return add_some<8>(from, count, apart, sums);
+  add_some<decode_warps>(from, count, apart, sums);
+}
+
+// As activate(), but without a division that could call a function: what is in registers around a
+// call is spilled.
+__device__ __forceinline__ float activated(float x, MatmulActivation activation) {
+  switch (activation) {
+    case MatmulActivation::gelu:
+      return activate(x, MatmulActivation::gelu);
+    case MatmulActivation::gelu_tanh:
+      return activate(x, MatmulActivation::gelu_tanh);
+    default:
+      return __fdividef(x, 1.0f + __expf(-x));
+  }
+}
+
+// 1 / rms of x.
+__device__ __forceinline__ float norm_factor(const DecodeProduct& a, const float* squares) {
+  float sum = 0;
+#pragma unroll
+  for (int w = 0; w < decode_warps; w += 4) {
+    const float4 four = *reinterpret_cast<const float4*>(squares + w);
+    sum += (four.x + four.y) + (four.z + four.w);
+  }
+  return rsqrtf(fmaf(sum, a.inverse_columns, a.epsilon));
+}
+
+// from: the row's first sum. Rows that go out in fixed point are those of whole warps (plan.cpp).
+__device__ __forceinline__ void store_row(const DecodeProduct& a, const Output& output,
+                                          float before, float factor, const float* from,
+                                          std::uint32_t tag) {
+  const int sums_each = sums_of_strip(a.pieces);
+  float value;
+  if (a.epilogue == MatmulEpilogue::gate_up) {
+    float sums[2] = {0, 0};
+    add_sums(from, sums_each, sums_each * strip_rows, sums);
+    value = activated(factor * sums[0], a.activation) * (factor * sums[1]);
+  } else {
+    float sums[1] = {0};
+    add_sums(from, sums_each, 0, sums);
+    value = factor * sums[0];
+  }
+  value += before;
+  if (a.out_is_fixed) {
+    store_fixed({output.to, static_cast<int>(a.weights[0].rows)}, output.row / 32, value, tag);
+  } else if (a.out_is_tagged) {
+    store_tagged(output.to + output.row, value, tag);
+  } else {
+    __stcg(output.to + output.row, value);
+  }
+}
+
+// norm: the factor of the step before, whose x this one may share.
+__device__ __forceinline__ void store_product(const StepCopy& step, int index, Block& block,
+                                              std::uint8_t* base, float& norm) {
+  const DecodeProgram& program = block.program;
+  const DecodeProduct& a = step.get().product;
+  const DecodeShare share = step.share;
+  const int lane = threadIdx.x % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32 - decode_warps - 1;
+  const int strips = strips_of(a, share), sums_each = sums_of_strip(a.pieces);
+  const int unit = a.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+  std::uint64_t* stamps = nullptr;
+  if (program.stamps != nullptr && warp == 0 && lane == 0) {
+    stamps = program.stamps +
+             (static_cast<std::int64_t>(index) * gridDim.x + blockIdx.x) * decode_stamps;
+  }
+#pragma unroll 1
+  for (int first = 0; first < strips; first += decode_batch_strips) {
+    const StripBatch batch(share, strips, first);
+    const std::uint32_t buffer = batch.number % sum_buffers;
+    // A warp waits for the sums also where no span of them is its own: then others may need the
+    // buffer.
+#pragma unroll 1
+    for (int span = warp; span == warp || batch.first + 2 * span * unit < batch.last;
+         span += decode_storing_warps) {
+      const int strip = (2 * span + lane / strip_rows) * unit;  // of the batch
+      const Output output(a, share, batch.first + strip, batch.last);
+      const float before = output.before(a, block.tag);
+      const std::uint32_t phase = batch.number / sum_buffers & 1;
+      if (first == 0 && a.norm != nullptr && share.converts_for != 0) {
+        mbarrier_wait(shared_address(&block.sums.squared[buffer]), phase);
+        norm = norm_factor(a, block.squares[buffer]);
+      }
+      mbarrier_wait(shared_address(&block.sums.summed[buffer]), phase);
+      if (stamps != nullptr) stamps[2] = nanoseconds();
+      if (output.row >= 0) {
+        const float* sums = partial_sums(program.layout, base, batch.number) +
+                            strip * sums_each * strip_rows + lane % strip_rows;
+        store_row(a, output, before, a.norm != nullptr ? norm : 1.0f, sums, block.tag);
+      }
+    }
+    if (stamps != nullptr) stamps[3] = nanoseconds();
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(shared_address(&block.sums.stored[buffer]));
+  }
+}
+
+// The storing warps' whole work. Where a row goes and what it is added to is known before the sums
+// are there.
+__device__ __noinline__ inline void store_sums(Block& block, std::uint8_t* base) {
+  const DecodeProgram& program = block.program;
+  const int warp = static_cast<int>(threadIdx.x) / 32 - decode_warps - 1;
+  if (warp == 0) begin_copy(program, 0, block.store_steps[0]);
+  end_copy();
+  sync_storers();
+  float norm = 1.0f;
+#pragma unroll 1
+  for (int i = 0; i < program.step_count; ++i) {
+    const StepCopy& step = block.store_steps[i % 2];
+    if (warp == 0) begin_copy(program, i + 1, block.store_steps[(i + 1) % 2]);
+    if (step.get().kind == DecodeStepKind::product) store_product(step, i, block, base, norm);
+    end_copy();
+    sync_storers();
+  }
+}
+
+}  // namespace quantloom::kernels

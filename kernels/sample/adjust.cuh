@@ -73,9 +73,8 @@ __device__ void block_top(int size, int count, At at, Key* out) {
 }
 
 // Bias and penalties of tokens begin .. begin + size - 1, which lie in `logits` (shared memory).
-__device__ inline void adjust_slice(const ops::Sample& a, int position, int begin, int size,
-                                    float* logits, int* counts) {
-  const ops::SamplerParameters& p = *a.parameters;
+__device__ inline void adjust_slice(const ops::Sample& a, const ops::SamplerParameters& p,
+                                    int position, int begin, int size, float* logits, int* counts) {
   for (int i = threadIdx.x; i < p.bias_count; i += blockDim.x) {
     const int at = p.bias_tokens[i] - begin;
     if (at >= 0 && at < size) logits[at] += p.bias_values[i];
@@ -106,8 +105,9 @@ __device__ inline void adjust_slice(const ops::Sample& a, int position, int begi
 }
 
 // The slices' parts together; the last block to arrive.
-__device__ inline void merge_slices(const ops::Sample& a, int position, SampleSpace& space) {
-  for (int i = threadIdx.x; i < bins; i += blockDim.x) {
+__device__ inline void merge_slices(const ops::Sample& a, float temperature, int position,
+                                    SampleSpace& space) {
+  for (int i = threadIdx.x; i < bins && !a.greedy; i += blockDim.x) {
     space.bin_counts[i] = 0;
     space.bin_masses[i] = 0;
   }
@@ -134,7 +134,6 @@ __device__ inline void merge_slices(const ops::Sample& a, int position, SampleSp
     __syncthreads();
   }
   if (threadIdx.x != 0) return;
-  const float temperature = a.parameters->temperature;
   const float highest = key_logit(best);
   ops::ChoiceStatus status = ops::ChoiceStatus::chosen;
   int token = best != 0 ? key_token(best) : 0;
@@ -166,17 +165,30 @@ __global__ void __launch_bounds__(adjust_threads) adjust(ops::Sample a, SampleAr
   const int slice = (vocabulary + adjust_blocks - 1) / adjust_blocks;
   const int begin = static_cast<int>(blockIdx.x) * slice;
   const int size = max(0, min(slice, vocabulary - begin));
+  // What stands in global memory is asked for at once, so that it is one trip.
+  const ops::SamplerParameters parameters = *a.parameters;
   const int position = static_cast<int>(*a.first + a.count);
 
   int not_finite = no_token;
   Key raw_best = 0;
-  for (int i = threadIdx.x; i < size; i += adjust_threads) {
-    const float logit = a.logits[begin + i];
-    logits[i] = logit;
-    if (!isfinite(logit)) {
-      not_finite = min(not_finite, begin + i);
-    } else {
-      raw_best = max(raw_best, make_key(logit, begin + i));
+  constexpr int at_once = 8;
+  for (int first = threadIdx.x; first < size; first += at_once * adjust_threads) {
+    float read[at_once];
+#pragma unroll
+    for (int k = 0; k < at_once; ++k) {
+      const int i = first + k * adjust_threads;
+      read[k] = i < size ? a.logits[begin + i] : 0.0f;
+    }
+#pragma unroll
+    for (int k = 0; k < at_once; ++k) {
+      const int i = first + k * adjust_threads;
+      if (i >= size) break;
+      logits[i] = read[k];
+      if (!isfinite(read[k])) {
+        not_finite = min(not_finite, begin + i);
+      } else {
+        raw_best = max(raw_best, make_key(read[k], begin + i));
+      }
     }
   }
   not_finite = block_min_int(not_finite);
@@ -196,7 +208,8 @@ __global__ void __launch_bounds__(adjust_threads) adjust(ops::Sample a, SampleAr
       part.raw_sum = sum;
     }
   }
-  adjust_slice(a, position, begin, size, logits, reinterpret_cast<int*>(logits + slice));
+  adjust_slice(a, parameters, position, begin, size, logits,
+               reinterpret_cast<int*>(logits + slice));
   Key best = 0;
   for (int i = threadIdx.x; i < size; i += adjust_threads) {
     if (!a.greedy) arrays.adjusted[begin + i] = logits[i];
@@ -213,7 +226,7 @@ __global__ void __launch_bounds__(adjust_threads) adjust(ops::Sample a, SampleAr
   __syncthreads();
   if (!last) return;
   __threadfence();
-  merge_slices(a, position, space);
+  merge_slices(a, parameters.temperature, position, space);
 }
 
 }  // namespace quantloom::kernels

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "dequantize/dequantize.h"
-#include "gather_rows/gather_rows.h"
+#include "embed_planes/embed_planes.h"
 #include "matmul/matmul.h"
 #include "raw_matmul/raw_matmul.h"
 #include "sample/sample.h"
@@ -265,8 +265,6 @@ void run_others() {
   void* blocks = halves(blocks_bytes / 2);
   const std::size_t bytes = kernels::planes_bytes(format, rows, columns);
   void* planes = device_bytes(static_cast<std::int64_t>(bytes));
-  void* found = device_bytes(tokens * columns / 256 * 144);
-  auto* numbers = static_cast<std::int32_t*>(device_bytes(tokens * 4));
   auto* ids = static_cast<std::int32_t*>(device_bytes(tokens * 4));
   check(cudaMemset(ids, 0, tokens * 4));
   float* x = normal(tokens * columns, 1);
@@ -278,9 +276,8 @@ void run_others() {
       check(cudaErrorInvalidValue);
     }
   });
-  report("gather_rows, embed", 0, 0, 1, [&](int, cudaStream_t stream) {
-    check(kernels::gather_rows(format, planes, rows, columns, ids, tokens, found, numbers, stream));
-    check(kernels::embed(format, found, tokens, columns, numbers, tokens, 1.0f, out, stream));
+  report("embed_planes", 0, 0, 1, [&](int, cudaStream_t stream) {
+    check(kernels::embed_planes(format, planes, rows, columns, ids, tokens, 1.0f, out, stream));
   });
   for (const std::int64_t count : {std::int64_t{1}, tokens}) {
     report("raw_matmul", 0, 0, 1, [&](int, cudaStream_t stream) {

@@ -17,7 +17,7 @@
 #include "device/cuda_call.h"
 #include "device/memory.h"
 #include "device/runtime.h"
-#include "gather_rows/gather_rows.h"
+#include "embed_planes/embed_planes.h"
 #include "matmul/matmul.h"
 #include "sample/sample.h"
 #include "transformer/transformer.h"
@@ -114,6 +114,9 @@ class CudaOperations final : public ops::Operations {
   ops::Buffer allocate(std::size_t bytes, const char* what) override {
     return device::allocate(device_, bytes, stream_.get(), what);
   }
+  ops::Buffer allocate_cache(std::size_t bytes, const char* what) override {
+    return allocate_zeroed(bytes, what);
+  }
   void write(void* to, const void* host, std::size_t bytes) override {
     device::copy(to, device_, host, {}, bytes, stream_.get());
   }
@@ -200,23 +203,13 @@ class CudaOperations final : public ops::Operations {
 
   void embed(const Weight& table, const std::int32_t* tokens, std::int64_t count, float scale,
              float* out) override {
-    const void* blocks = table.blocks;
-    std::int64_t rows = table.rows;
-    if (blocks == nullptr) {
-      // The rows wanted come out of the planes first.
-      void* found = scratch_.get();
-      auto* numbers = static_cast<std::int32_t*>(normed_.get());
-      launch("gather_rows", {{"tokens", count}, {"columns", table.columns}}, [&] {
-        return kernels::gather_rows(table.format, table.planes, table.rows, table.columns, tokens,
-                                    count, found, numbers, stream_.get());
-      });
-      blocks = found;
-      rows = count;
-      tokens = numbers;
-    }
     launch("embed", {{"tokens", count}, {"columns", table.columns}}, [&] {
-      return kernels::embed(table.format, blocks, rows, table.columns, tokens, count, scale, out,
-                            stream_.get());
+      if (table.blocks == nullptr) {
+        return kernels::embed_planes(table.format, table.planes, table.rows, table.columns, tokens,
+                                     count, scale, out, stream_.get());
+      }
+      return kernels::embed(table.format, table.blocks, table.rows, table.columns, tokens, count,
+                            scale, out, stream_.get());
     });
   }
 

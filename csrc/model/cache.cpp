@@ -59,7 +59,7 @@ Cache::Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheTy
              std::int64_t capacity, std::int64_t layers)
     : capacity_(capacity), bytes_(bytes_needed(h, type, capacity, layers)) {
   const PlaneBytes plane = plane_bytes(h, type, capacity);
-  memory_ = operations.allocate(bytes_, "KV cache");
+  memory_ = operations.allocate_cache(bytes_, "KV cache");
   auto* next = static_cast<std::byte*>(memory_.get());
   const auto take = [&next](std::uint64_t bytes) -> void* {
     if (bytes == 0) return nullptr;

@@ -140,6 +140,11 @@ class Operations {
 
   // Errors: out_of_memory naming what was asked and what is free.
   virtual Buffer allocate(std::size_t bytes, const char* what) = 0;
+  // For a KV cache, which a GPU zeroes: its kernels read whole tiles, also of rows that no token
+  // has written yet, and mask what these give. On the CPU pages that nobody writes take no memory.
+  virtual Buffer allocate_cache(std::size_t bytes, const char* what) {
+    return allocate(bytes, what);
+  }
   virtual void write(void* to, const void* host, std::size_t bytes) = 0;
   // read() waits for the work before it; write() leaves `host` free to change. copy() stays inside
   // the device.

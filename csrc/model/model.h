@@ -28,7 +28,7 @@ inline constexpr std::int64_t default_context_length = 8192;
 constexpr std::int64_t default_pass_tokens(const device::Device& device,
                                            std::int64_t embedding_length) {
   if (device.type == device::DeviceType::cpu) return 512;
-  return embedding_length > 3072 ? 1024 : embedding_length > 2048 ? 2048 : 4096;
+  return embedding_length > 4096 ? 1024 : embedding_length > 2048 ? 2048 : 4096;
 }
 
 struct LoadOptions {

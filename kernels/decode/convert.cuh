@@ -1,9 +1,9 @@
 // x of a product, converted to fixed point in shared memory, where it is not handed over so
 // (fixed_columns.cuh).
 //
-// Where a strip has a power of two of whole pieces, at most one a warp
-// (DecodeProduct::own_columns), a warp only ever multiplies by the columns of one piece: it
-// converts those for itself, and no warp waits for another; a later product of the same x finds
+// Where a strip has a power of two of whole pieces, at most one a warp, or no block more pieces
+// than warps (DecodeProduct::own_columns), a warp only ever multiplies by the columns of one piece:
+// it converts those for itself, and no warp waits for another; a later product of the same x finds
 // them in shared memory. Otherwise the warps convert all columns for all.
 #pragma once
 
@@ -19,7 +19,7 @@ struct Chunks {
   int place, place_step;
   __device__ Chunks(const DecodeProduct& a, int warp, bool own) {
     if (own) {
-      first = 2 * (warp & (a.pieces - 1)), step = 1, count = 2;
+      first = 2 * own_piece(warp, a.pieces), step = 1, count = 2;
       place = 2 * warp, place_step = 1;
     } else {
       first = warp, step = decode_warps,

@@ -95,7 +95,8 @@ __device__ __forceinline__ void copy_fixed(const DecodeProduct& a, Block& block,
   const SharedX to(block.program.layout, base);
   const Tag tag{block.tag, 1};
 #pragma unroll 1
-  for (int first = own ? warp & (pieces - 1) : warp; first < pieces; first += n * decode_warps) {
+  for (int first = own ? own_piece(warp, pieces) : warp; first < pieces;
+       first += n * decode_warps) {
     FixedPiece piece[n];
 #pragma unroll
     for (int i = 0; i < n; ++i) piece[i].read(from, tag, first + i * decode_warps, groups);

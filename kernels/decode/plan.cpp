@@ -52,7 +52,7 @@ Device current_device() {
   return found;
 }
 
-bool complete(DecodeProduct& product, const DecodeStep* before) {
+bool complete(DecodeProduct& product, const DecodeStep* before, int blocks) {
   Shape shape;
   if (!shape_of(product.format, shape) || product.columns % shape.elements != 0 ||
       product.columns % 32 != 0) {
@@ -63,9 +63,13 @@ bool complete(DecodeProduct& product, const DecodeStep* before) {
   product.piece_bytes = strip_rows * shape.block_bytes * (piece_columns / shape.elements);
   product.tail_bytes = strip_rows * shape.block_bytes *
                        ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
+  // Products with this epilogue share x with no other, so that their units lie evenly.
+  const int most_units = (units_of(product) + blocks - 1) / blocks;
+  const bool one_round =
+      product.epilogue == MatmulEpilogue::add && most_units * product.pieces <= decode_warps;
   product.own_columns = product.pieces <= decode_warps &&
-                        (product.pieces & (product.pieces - 1)) == 0 &&
-                        product.tail_bytes == product.piece_bytes;
+                        product.tail_bytes == product.piece_bytes &&
+                        ((product.pieces & (product.pieces - 1)) == 0 || one_round);
   product.sums = !shape.has_offset   ? XSums::none
                  : shape.group == 16 ? XSums::per_16
                                      : XSums::per_32;
@@ -244,7 +248,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     }
     DecodeProduct& product = steps[i].product;
     product.share = i * device.blocks;
-    if (!complete(product, i > 0 ? &steps[i - 1] : nullptr)) return false;
+    if (!complete(product, i > 0 ? &steps[i - 1] : nullptr, device.blocks)) return false;
     steps[i].kernel = product_kernel(product.format, product.own_columns);
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;

@@ -116,7 +116,11 @@ class Cublas:
         self._library.cublasDestroy_v2(self._handle)
 
     def seconds(self, shape: tuple[int, int], tokens: int) -> float:
-        """Of x [tokens, columns] times the transpose of w [rows, columns], all in bfloat16."""
+        """Least seconds of a product()."""
+        return _seconds(self._device, self.product(shape, tokens), 5, at_once=8)
+
+    def product(self, shape: tuple[int, int], tokens: int) -> Callable[[], None]:
+        """Starts x [tokens, columns] times the transpose of w [rows, columns], all in bfloat16."""
         rows, columns = shape
         random = np.random.default_rng(0)
         x = self._random(random, (tokens, columns))
@@ -126,11 +130,7 @@ class Cublas:
         first = self._random(random, shape)
         weights = [first] + [first.clone() for _ in range(count - 1)]
         turn = iter(range(1 << 30))
-
-        def multiply() -> None:
-            self._multiply(weights[next(turn) % count], x, out)
-
-        return _seconds(self._device, multiply, 5, at_once=8)
+        return lambda: self._multiply(weights[next(turn) % count], x, out)
 
     def _random(self, random: np.random.Generator, shape: tuple[int, int]) -> Tensor:
         values = random.standard_normal((min(shape[0], 256), shape[1]), np.float32)

@@ -31,8 +31,9 @@ def ours(name: str, shape: tuple[int, int], tokens: int) -> Callable[[], None]:
     """Starts a product with weights of a format, enough of them to fill the cache twice."""
     rows, columns = shape
     format = synthetic.FORMATS[name]
-    blocks = format.make(np.random.default_rng(1), rows * columns // format.elements)
-    first = Tensor.from_blocks(np.ascontiguousarray(blocks).reshape(-1), name, shape, DEVICE)
+    pool = format.make(np.random.default_rng(1), synthetic.POOL_BYTES // format.bytes - 1)
+    blocks = np.resize(pool.reshape(-1), rows * columns // format.elements * format.bytes)
+    first = Tensor.from_blocks(blocks, name, shape, DEVICE)
     count = max(1, -(-(128 << 20) // first.nbytes))
     weights = [first.clone().pack() for _ in range(count)]
     x = Tensor(

@@ -18,6 +18,7 @@ class Pace {
   using Clock = std::chrono::steady_clock;
   Clock::time_point last_{};  // when the mark before came
   Clock::duration period_{};  // between two marks; 0: not known
+  bool was_early_ = false;    // the mark before came while the thread slept
 };
 
 }  // namespace quantloom::cuda

@@ -21,10 +21,10 @@ void sleep_until(Clock::time_point when) {
 }
 
 // How long before the mark to be awake: late wake-ups of a virtual machine weigh more on short
-// periods, and a quarter of the thread's time is the most that may go into looking.
+// periods, and two ninths of the thread's time are the most that may go into looking.
 Clock::duration margin(Clock::duration period) {
   constexpr Clock::duration enough = std::chrono::microseconds(150);
-  return std::max(period / 6, std::min(period / 4, enough));
+  return std::max(period / 6, std::min(2 * period / 9, enough));
 }
 
 }  // namespace

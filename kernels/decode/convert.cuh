@@ -1,9 +1,9 @@
 // x of a product, converted to fixed point in shared memory, where it is not handed over so
 // (fixed_columns.cuh).
 //
-// Where a strip has a power of two of whole pieces, at most one a warp, or no block more pieces
-// than warps (DecodeProduct::own_columns), a warp only ever multiplies by the columns of one piece:
-// it converts those for itself, and no warp waits for another; a later product of the same x finds
+// Where a strip has a power of two of whole pieces, at most one a warp, or no block more than one
+// strip (DecodeProduct::own_columns), a warp only ever multiplies by the columns of one piece: it
+// converts those for itself, and no warp waits for another; a later product of the same x finds
 // them in shared memory. Otherwise the warps convert all columns for all.
 #pragma once
 

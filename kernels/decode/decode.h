@@ -20,7 +20,8 @@ namespace quantloom::kernels {
 enum class DecodeStepKind : std::int32_t { product, attention };
 
 // The piece of a strip whose columns a warp has, where it has those of one piece only
-// (DecodeProduct::own_columns): piece i of a block's share is warp i % decode_warps's.
+// (DecodeProduct::own_columns): piece i of a block's share is warp i % decode_warps's. Where the
+// number of pieces does not divide the warps', a block has one strip.
 constexpr int own_piece(int warp, int pieces) {
   const bool divide_the_warps = (pieces & (pieces - 1)) == 0;
   return divide_the_warps ? warp & (pieces - 1) : warp < pieces ? warp : pieces - 1;

@@ -64,12 +64,11 @@ bool complete(DecodeProduct& product, const DecodeStep* before, int blocks) {
   product.tail_bytes = strip_rows * shape.block_bytes *
                        ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
   // Products with this epilogue share x with no other, so that their units lie evenly.
-  const int most_units = (units_of(product) + blocks - 1) / blocks;
-  const bool one_round =
-      product.epilogue == MatmulEpilogue::add && most_units * product.pieces <= decode_warps;
+  const bool one_strip =
+      product.epilogue == MatmulEpilogue::add && units_of(product) <= blocks;  // a block
   product.own_columns = product.pieces <= decode_warps &&
                         product.tail_bytes == product.piece_bytes &&
-                        ((product.pieces & (product.pieces - 1)) == 0 || one_round);
+                        ((product.pieces & (product.pieces - 1)) == 0 || one_strip);
   product.sums = !shape.has_offset   ? XSums::none
                  : shape.group == 16 ? XSums::per_16
                                      : XSums::per_32;

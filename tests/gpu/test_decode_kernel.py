@@ -64,6 +64,26 @@ def test_many_layers(tmp_path: Path) -> None:
     check(recipe.write(tmp_path), 12)
 
 
+@pytest.mark.slow_emulated
+def test_a_thousand_greedy_tokens(tmp_path: Path) -> None:
+    recipe = Synthetic(
+        embedding=256, heads=4, head_size=64, feed_forward=768, context=1024, format="Q4_K"
+    )
+    path = recipe.write(tmp_path)
+    prompt = list(range(8))
+    with quantloom.load(path, device="cuda") as model:
+        tokens = model.generate(prompt, max_new_tokens=1000, temperature=0, ignore_eos=True).tokens
+        again = model.generate(prompt, max_new_tokens=1000, temperature=0, ignore_eos=True).tokens
+    assert len(tokens) == 1000 and tokens == again
+    with quantloom.load(path, device="cpu") as model:
+        logits = np.asarray(model.logits([*prompt, *tokens[:-1]]))[len(prompt) - 1 :]
+    behind = logits.max(-1) - logits[np.arange(1000), tokens]
+    # Another token than the CPU's only where its best two lie closer than what both may round.
+    allowed = BOUND * np.linalg.norm(logits, axis=-1) / np.sqrt(logits.shape[-1])
+    assert not np.isnan(behind).any() and (behind <= allowed).all(), behind.max()
+    assert np.count_nonzero(behind) <= 20
+
+
 # As in files of mixed types: products of the same x in several formats, which blocks share out by
 # products or by strips, the second with more strips than the first; and an odd number of layers.
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ and a figure is the median over the turns. Ours reads float32 and writes float32
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import statistics
 import time
@@ -20,6 +21,7 @@ import numpy as np
 import synthetic
 
 import quantloom
+from model import commit
 from quantloom import Tensor, _quantloom, cuda
 from quantloom.ceilings import Cublas
 
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--formats", nargs="+", default=["Q4_K", "Q8_0"])
     parser.add_argument("--seconds", type=float, default=0.25, help="of a side's turn")
+    parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
@@ -90,7 +93,12 @@ def main() -> None:
                         flush=True,
                     )
     if arguments.json:
-        report = {"device": cuda.devices()[0].name, "products": rows}
+        report = {
+            "device": cuda.devices()[0].name,
+            "date": datetime.date.today().isoformat(),
+            "commit": arguments.commit or commit(),
+            "products": rows,
+        }
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

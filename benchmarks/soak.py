@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads-of-requests", type=int, default=3)
-    parser.add_argument("--warm-up", type=float, default=0.2, help="share of the time, up to 240 s")
+    parser.add_argument("--warm-up", type=float, default=0.2, help="share of the time, up to 60 s")
     parser.add_argument("--growth", type=float, default=16, help="MiB that memory may grow by")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="where the report goes too")
@@ -202,7 +202,7 @@ def main() -> int:
     soak = Soak(model, random.Random(arguments.seed))
     start = time.monotonic()
     end = start + arguments.seconds
-    warm = start + min(240.0, arguments.warm_up * arguments.seconds)
+    warm = start + min(60.0, arguments.warm_up * arguments.seconds)
     memory: list[tuple[float, int, int]] = []  # seconds, resident bytes, device bytes
     with ThreadPoolExecutor(arguments.threads_of_requests) as pool:
         while time.monotonic() < end and not soak.wrong:

@@ -342,9 +342,7 @@ __device__ __noinline__ inline bool next_item(Block& block, const Cache& cache) 
   const int next = block.item.index + static_cast<int>(gridDim.x);
   if (next >= block.split.items) return false;
   sync_consumers();
-  if (threadIdx.x == 0) {
-    block.item = AttentionItem(block.split, cache, next);
-  }
+  if (threadIdx.x == 0) block.item = AttentionItem(block.split, cache, next);
   sync_consumers();
   return true;
 }

@@ -9,13 +9,16 @@
 
 namespace quantloom::kernels {
 
+__device__ inline int storing_warp() {
+  return static_cast<int>(threadIdx.x) / 32 - decode_warps - 1;  // behind the filling one
+}
+
 // Where a thread's row goes. Lane 16u + r has row r of a span's strip u, or in gate_up of its pair
 // u; the storing warps take a batch's spans in turn.
 struct Output {
   int row = -1;
   float* to = nullptr;
   const float* bias = nullptr;
-  Output() = default;
   // strip: of the block's share.
   __device__ Output(const DecodeProduct& a, DecodeShare share, int strip, int last) {
     if (strip >= last) return;
@@ -126,7 +129,7 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
   const DecodeProduct& a = step.get().product;
   const DecodeShare share = step.share;
   const int lane = threadIdx.x % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32 - decode_warps - 1;
+  const int warp = storing_warp();
   const int strips = strips_of(a, share), sums_each = sums_of_strip(a.pieces);
   const int unit = a.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
   std::uint64_t* stamps = nullptr;
@@ -169,7 +172,7 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
 // are there.
 __device__ __noinline__ inline void store_sums(Block& block, std::uint8_t* base) {
   const DecodeProgram& program = block.program;
-  const int warp = static_cast<int>(threadIdx.x) / 32 - decode_warps - 1;
+  const int warp = storing_warp();
   if (warp == 0) begin_copy(program, 0, block.store_steps[0]);
   end_copy();
   sync_storers();

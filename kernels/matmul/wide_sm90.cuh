@@ -20,7 +20,7 @@ constexpr int wide_threads(int tile_tokens) { return wide_consumers(tile_tokens)
 constexpr int wide_chunk = 64;  // columns of x per stage
 
 struct WideLayout {
-  int x, weights, affine, pairs, barriers, table, bytes;
+  int x, weights, affine, pairs, factors, barriers, table, bytes;
   int x_stages, weight_stages;
   int tiles;      // of tokens
   int row_tiles;  // rounded up to whole clusters
@@ -113,6 +113,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         static_cast<std::int64_t>(list.columns / F::elements * F::bytes) * strip_rows;
     auto* affine = reinterpret_cast<std::uint32_t*>(shared + layout.affine) +
                    warp * strip_rows * affine_row_words<P>;
+    auto* factors =
+        reinterpret_cast<float*>(shared + layout.factors + warp * factor_bytes(tile_tokens));
     const int tail_groups = groups - (pieces - 1) * piece_groups;
     const auto groups_of = [&](int p) { return p + 1 == pieces ? tail_groups : piece_groups; };
     PieceRing ring(shared + layout.weights + warp * layout.weight_stages * P::piece_bytes,
@@ -148,11 +150,18 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     const auto release = [&](int s) {
       if (lane < cluster) mbarrier_arrive_at<cluster>(empty + 8 * s, lane);
     };
+    // One item ahead of its use.
+    const auto largest_of = [&](int index) {
+      const WideItem item = wide_item<tile_tokens, cluster>(layout, min(index, items - 1), rank);
+      return *list.largest[strip_of(item.row_tile).weight];
+    };
+    float largest = largest_of(first_item);
     for (int index = first_item; index < items; index += item_step) {
       const WideItem item = wide_item<tile_tokens, cluster>(layout, index, rank);
       const bool stored = item.row_tile * strips_here + warp < strips;
       const Strip strip = strip_of(item.row_tile);
-      const float weight_scale = power_of_two_scale(*list.largest[strip.weight]);
+      const float weight_scale = power_of_two_scale(largest);
+      largest = largest_of(index + item_step);
       float d[tile_tokens / 2];
 #pragma unroll
       for (int i = 0; i < tile_tokens / 2; ++i) d[i] = 0;
@@ -175,6 +184,11 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         decode(1, steps[0][2], steps[0][3]);
       };
       open_piece();
+      // The scales of x were written before x was, so they are there when its first chunk is.
+      mbarrier_wait(full + 8 * stage, parity);
+      if (layout.splits == 1) {
+        start_factors<tile_tokens>(layout.scales + item.first_token, shared_address(factors), lane);
+      }
 #pragma unroll 1
       while (p < end) {
 #pragma unroll
@@ -208,6 +222,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       if (previous >= 0) release(previous);
 
       const float back = 1.0f / weight_scale;
+      finish_factors();
       if (layout.splits > 1) {
         constexpr int rows_here = wide_rows(tile_tokens);
         const int padded_rows = layout.row_tiles * rows_here;
@@ -221,11 +236,12 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       } else if (list.epilogue == MatmulEpilogue::gate_up) {
         // Even warps hold the gate's strip, odd ones the same strip of the other weight.
         store_pair<tile_tokens>(
-            d, list, strip, stored, item.first_token, layout.scales, back, warp, lane,
+            d, list, strip, stored, item.first_token, factors, back, warp, lane,
             reinterpret_cast<float*>(shared + layout.pairs + warp / 2 * pair_bytes(tile_tokens)));
       } else if (stored) {
-        store_tile<tile_tokens>(d, list, strip, item.first_token, layout.scales, back, lane);
+        store_tile<tile_tokens>(d, list, strip, item.first_token, factors, back, lane);
       }
+      __syncwarp();
     }
   }
   // Other blocks may still copy to this one's shared memory and arrive at its barriers.
@@ -258,15 +274,18 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   };
   constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
   layout.weight_stages = warps * 3 * P::piece_bytes <= 65536 ? 3 : 2;
+  const bool gated = list.epilogue == MatmulEpilogue::gate_up;
+  const int all_pairs = gated ? warps / 2 * pair_bytes(tile_tokens) : 0;
   const int others = warps * layout.weight_stages * P::piece_bytes +
-                     warps * strip_rows * affine_row_words<P> * 4 +
-                     warps / 2 * pair_bytes(tile_tokens) + 512 + P::table_bytes + 5 * 128;
+                     warps * strip_rows * affine_row_words<P> * 4 + all_pairs +
+                     warps * factor_bytes(tile_tokens) + 512 + P::table_bytes + 6 * 128;
   layout.x_stages = (shared_limit - others) / stage_bytes;
   if (layout.x_stages > 8) layout.x_stages = 8;
   layout.x = take(layout.x_stages * stage_bytes);  // first: swizzled tiles begin at 1024 bytes
   layout.weights = take(warps * layout.weight_stages * P::piece_bytes);
   layout.affine = take(warps * strip_rows * affine_row_words<P> * 4);
-  layout.pairs = take(warps / 2 * pair_bytes(tile_tokens));
+  layout.pairs = take(all_pairs);
+  layout.factors = take(warps * factor_bytes(tile_tokens));
   layout.barriers = take(512);
   layout.table = take(P::table_bytes);
   layout.bytes = at;

@@ -6,7 +6,30 @@
 
 namespace quantloom::kernels {
 
-// Loads in flight at a time, in blocks of eight tokens.
+// The tokens' scales of a tile, for each warp a copy of its own in shared memory: reads from global
+// memory would queue behind the sums that were stored before them, a trip to the L2 for each batch.
+constexpr int factor_bytes(int tile_tokens) { return tile_tokens * 4; }
+
+// Starts the copy; finish_factors() waits for it. No lane may still read the tile before.
+template <int tile_tokens>
+__device__ inline void start_factors(const float* scales, std::uint32_t to, int lane) {
+#pragma unroll
+  for (int i = 0; i < tile_tokens; i += 128) {
+    const int token = i + lane * 4;
+    if (token < tile_tokens) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + token * 4),
+                   "l"(scales + token)
+                   : "memory");
+    }
+  }
+}
+
+__device__ inline void finish_factors() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  __syncwarp();
+}
+
+// Sums that are added to, loaded at a time, in blocks of eight tokens.
 constexpr int store_batch = 4;
 
 template <int tile_tokens>
@@ -23,9 +46,10 @@ __device__ inline void store_split(const float (&d)[tile_tokens / 2], float* sum
   }
 }
 
+// factors: of the tile's tokens.
 template <int tile_tokens>
 __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const StripList& list,
-                                  Strip strip, int first_token, const float* scales, float back,
+                                  Strip strip, int first_token, const float* factors, float back,
                                   int lane) {
   const int t = lane & 3, g = lane >> 2;
   const int row = strip.index * strip_rows + g, rows = list.rows[strip.weight];
@@ -34,40 +58,38 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
   const float shift[2] = {bias != nullptr && inside[0] ? bias[row] : 0.0f,
                           bias != nullptr && inside[1] ? bias[row + 8] : 0.0f};
   const bool add = list.epilogue == MatmulEpilogue::add;
-  const float* scale = scales + first_token + 2 * t;
   float* out = list.out[strip.weight] + static_cast<std::int64_t>(first_token + 2 * t) * rows + row;
   const int left = list.tokens - first_token - 2 * t;
-  constexpr int batch = tile_tokens / 8 < store_batch ? tile_tokens / 8 : store_batch;
-#pragma unroll
-  for (int b = 0; b < tile_tokens / 8; b += batch) {
-    float old[4 * batch];
-    float2 factor[batch];
-    // Element e of a block: token 2t + (e & 1), row g + 8 (e >> 1).
-    const auto at = [&](int i, int e) {
-      return out + static_cast<std::int64_t>(8 * (b + i) + (e & 1)) * rows + 8 * (e >> 1);
-    };
-    const auto valid = [&](int i, int e) { return inside[e >> 1] && 8 * (b + i) + (e & 1) < left; };
-#pragma unroll
-    for (int i = 0; i < batch; ++i) {
-      factor[i] = *reinterpret_cast<const float2*>(scale + 8 * (b + i));
-#pragma unroll
-      for (int e = 0; e < 4; ++e) old[4 * i + e] = shift[e >> 1];
-    }
-    if (add) {
-#pragma unroll
-      for (int i = 0; i < batch; ++i) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          if (valid(i, e)) old[4 * i + e] += *at(i, e);
-        }
-      }
-    }
+  constexpr int blocks = tile_tokens / 8, batch = blocks < store_batch ? blocks : store_batch;
+  // Element e of a block: token 2t + (e & 1), row g + 8 (e >> 1).
+  const auto at = [&](int i, int e) {
+    return out + static_cast<std::int64_t>(8 * i + (e & 1)) * rows + 8 * (e >> 1);
+  };
+  const auto valid = [&](int i, int e) { return inside[e >> 1] && 8 * i + (e & 1) < left; };
+  const auto load = [&](int first, float (&old)[4 * batch]) {
 #pragma unroll
     for (int i = 0; i < batch; ++i) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float sum = d[4 * (b + i) + e] * ((e & 1 ? factor[i].y : factor[i].x) * back);
-        if (valid(i, e)) *at(i, e) = sum + old[4 * i + e];
+        old[4 * i + e] = add && valid(first + i, e) ? *at(first + i, e) : 0.0f;
+      }
+    }
+  };
+  // The next batch is asked for before this one is stored, behind which its loads would queue.
+  float old[2][4 * batch];
+  load(0, old[0]);
+#pragma unroll
+  for (int b = 0; b < blocks; b += batch) {
+    if (b + batch < blocks) load(b + batch, old[(b / batch + 1) % 2]);
+#pragma unroll
+    for (int i = b; i < b + batch; ++i) {
+      const float2 factor = *reinterpret_cast<const float2*>(factors + 8 * i + 2 * t);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float sum = d[4 * i + e] * ((e & 1 ? factor.y : factor.x) * back);
+        if (valid(i, e)) {
+          *at(i, e) = sum + (old[b / batch % 2][4 * (i - b) + e] + shift[e >> 1]);
+        }
       }
     }
   }
@@ -96,7 +118,7 @@ constexpr int pair_bytes(int tile_tokens) { return 2 * pair_blocks(tile_tokens) 
 // half of the tokens. `pair` holds pair_bytes(tile_tokens).
 template <int tile_tokens>
 __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const StripList& list,
-                                  Strip strip, bool stored, int first_token, const float* scales,
+                                  Strip strip, bool stored, int first_token, const float* factors,
                                   float back, int warp, int lane, float* pair) {
   constexpr int half = tile_tokens / 16, chunk = pair_blocks(tile_tokens);
   static_assert(half % chunk == 0);
@@ -110,7 +132,7 @@ __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const Strip
   const float gate_bias[2] = {bias(0, 0), bias(0, 1)}, up_bias[2] = {bias(1, 0), bias(1, 1)};
   const SigmoidGate gated(list.activation);
   const int first_kept = first_token + (has_up ? 8 * half : 0) + 2 * t;
-  const float* scale = scales + first_token + 2 * t;
+  const float* scale = factors + 2 * t;
   float* out = list.out[0] + static_cast<std::int64_t>(first_kept) * rows + row;
   auto* give = reinterpret_cast<float4*>(pair) + (has_up ? 32 * chunk : 0) + lane;
   const auto* take = reinterpret_cast<const float4*>(pair) + (has_up ? 0 : 32 * chunk) + lane;

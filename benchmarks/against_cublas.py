@@ -1,16 +1,18 @@
 """Products of many tokens beside bfloat16 cuBLAS, in turn and for as long, on the same shapes.
 
-    python benchmarks/against_cublas.py [--tokens 512 2048] [--formats Q4_K Q8_0] [--json FILE]
+    python benchmarks/against_cublas.py [--tokens 512 2048] [--formats Q4_K Q8_0]
+                                        [--dtypes bfloat16 float32] [--json FILE]
 
 A GPU at work for tenths of a second runs into its power limit and slows down, which a product timed
 alone for a millisecond does not: so each side runs for `--seconds` before the other has its turn,
-and a figure is the median over the turns. Ours reads float32 and writes float32, cuBLAS bfloat16.
+and a figure is the median over the turns. cuBLAS reads and writes bfloat16, ours that and float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import statistics
 import time
@@ -29,7 +31,7 @@ DEVICE = "cuda"
 SHAPES = [(28672, 4096), (14336, 4096), (4096, 14336), (4096, 4096)]
 
 
-def ours(name: str, shape: tuple[int, int], tokens: int) -> Callable[[], None]:
+def ours(name: str, shape: tuple[int, int], tokens: int, dtype: str) -> Callable[[], None]:
     """Starts a product with weights of a format, enough of them to fill the cache twice."""
     rows, columns = shape
     format = synthetic.FORMATS[name]
@@ -40,8 +42,8 @@ def ours(name: str, shape: tuple[int, int], tokens: int) -> Callable[[], None]:
     weights = [first.clone().pack() for _ in range(count)]
     x = Tensor(
         np.random.default_rng(2).standard_normal((tokens, columns), np.float32), device=DEVICE
-    )
-    out = Tensor.empty((tokens, rows), "float32", DEVICE)
+    ).dequantize(dtype)
+    out = Tensor.empty((tokens, rows), dtype, DEVICE)
     turn = iter(range(1 << 30))
 
     def start() -> None:
@@ -71,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--formats", nargs="+", default=["Q4_K", "Q8_0"])
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--seconds", type=float, default=0.25, help="of a side's turn")
     parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path)
@@ -80,16 +83,19 @@ def main() -> None:
         for shape in SHAPES:
             for tokens in arguments.tokens:
                 calls = [cublas.product(shape, tokens)]
-                calls += [ours(name, shape, tokens) for name in arguments.formats]
+                kinds = list(itertools.product(arguments.formats, arguments.dtypes))
+                calls += [ours(name, shape, tokens, dtype) for name, dtype in kinds]
                 first, *times = seconds_in_turn(calls, arguments.seconds)
-                for name, own in zip(arguments.formats, times, strict=True):
+                for (name, dtype), own in zip(kinds, times, strict=True):
                     rows.append(
-                        {"format": name, "rows": shape[0], "columns": shape[1], "tokens": tokens,
-                         "us": own * 1e6, "cublas_us": first * 1e6, "share": first / own}
+                        {"format": name, "dtype": dtype, "rows": shape[0], "columns": shape[1],
+                         "tokens": tokens, "us": own * 1e6, "cublas_us": first * 1e6,
+                         "share": first / own}
                     )  # fmt: skip
                     print(
-                        f"{name} {shape[0]} x {shape[1]}, {tokens} tokens: {own * 1e6:.1f} us, "
-                        f"cuBLAS {first * 1e6:.1f} us, {first / own:.2f} of its rate",
+                        f"{name} {shape[0]} x {shape[1]}, {tokens} tokens in {dtype}: "
+                        f"{own * 1e6:.1f} us, cuBLAS {first * 1e6:.1f} us, "
+                        f"{first / own:.2f} of its rate",
                         flush=True,
                     )
     if arguments.json:

@@ -76,9 +76,10 @@ Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
 
 template <class Matrix>
 quantloom::device::Tensor multiply(const quantloom::device::Tensor& x, const Matrix& w,
-                                   const std::string& precision,
+                                   const std::string& precision, const std::string& dtype,
                                    const quantloom::device::Tensor* out) {
-  return quantloom::model::multiply(x, w, parse_precision(precision), out);
+  return quantloom::model::multiply(x, w, parse_precision(precision),
+                                    quantloom::device::parse_dtype(dtype), out);
 }
 
 std::vector<std::string> instruction_sets() {
@@ -110,10 +111,11 @@ void bind_ops(py::module_& m) {
       .def_property_readonly("device", [](const PackedMatrix& p) { return to_string(p.device()); })
       .def_property_readonly("nbytes", &PackedMatrix::bytes);
   m.def("multiply", &multiply<quantloom::device::Tensor>, py::arg("x"), py::arg("w"),
-        py::arg("precision"), py::arg("out"), py::call_guard<quantloom::Unlocked>(),
+        py::arg("precision"), py::arg("dtype"), py::arg("out"),
+        py::call_guard<quantloom::Unlocked>(),
         "x [..., columns] times the transpose of w [rows, columns], on their device.");
   m.def("multiply", &multiply<PackedMatrix>, py::arg("x"), py::arg("w"), py::arg("precision"),
-        py::arg("out"), py::call_guard<quantloom::Unlocked>());
+        py::arg("dtype"), py::arg("out"), py::call_guard<quantloom::Unlocked>());
   m.def("instruction_sets", &instruction_sets,
         "The CPU instruction sets that this machine has kernels for, in ascending order.");
   m.def(

@@ -49,8 +49,15 @@ void unpack(const device::Tensor& planes, const device::Tensor& blocks) {
                "unpack", blocks);
 }
 
-void multiply(const device::Device& device, const float* x, std::int64_t tokens,
-              const ops::Weight& weight, ops::Precision precision, float* out) {
+bool multiplies(const device::Device& device, formats::Format x, formats::Format out,
+                std::int64_t tokens, const ops::Weight& weight, ops::Precision precision) {
+  const Products products(device, precision, device::compute_stream(device));
+  return products.takes({.x = x, .out = out}, weight, tokens);
+}
+
+void multiply(const device::Tensor& x, std::int64_t tokens, const ops::Weight& weight,
+              ops::Precision precision, const device::Tensor& out) {
+  const device::Device device = out.device();
   const device::Stream stream = device::compute_stream(device);
   const device::CurrentDevice current(device);
   // The kernel before may be the one that writes the weight.
@@ -65,8 +72,7 @@ void multiply(const device::Device& device, const float* x, std::int64_t tokens,
                          device::allocate(device, part, stream, "activations in two parts"));
     }
   }
-  const ops::Projection output{.weight = &weight, .bias = nullptr, .out = out};
-  products.run(x, tokens, {&output, 1}, false);
+  products.multiply(x.data(), {.x = x.format(), .out = out.format()}, tokens, weight, out.data());
 }
 
 }  // namespace quantloom::cuda

@@ -143,7 +143,7 @@ void Products::run(const float* x, const ops::Norm* norm, std::int64_t tokens,
   }
 }
 
-kernels::MatmulArguments Products::arguments(const float* x, const ops::Norm* norm,
+kernels::MatmulArguments Products::arguments(const void* x, const ops::Norm* norm,
                                              std::int64_t tokens, const ops::Weight& weight) const {
   kernels::MatmulArguments a;
   a.format = weight.format;
@@ -154,6 +154,31 @@ kernels::MatmulArguments Products::arguments(const float* x, const ops::Norm* no
   a.precision = matmul_precision(precision_);
   a.invariant = batch_invariant_;
   return a;
+}
+
+bool Products::takes(const Types& types, const ops::Weight& weight, std::int64_t tokens) const {
+  if (types.x == formats::Format::f32 && types.out == formats::Format::f32) return true;
+  if (weight.planes == nullptr || in_two_parts(weight, tokens)) return false;
+  kernels::MatmulArguments a = arguments(nullptr, nullptr, tokens, weight);
+  a.weights[0].rows = weight.rows;
+  a.x_type = types.x;
+  a.out_type = types.out;
+  const device::CurrentDevice current(device_);
+  return kernels::matmul_reads(a) && kernels::matmul_writes(a);
+}
+
+void Products::multiply(const void* x, const Types& types, std::int64_t tokens,
+                        const ops::Weight& weight, void* out) {
+  if (types.x == formats::Format::f32 && types.out == formats::Format::f32) {
+    const ops::Projection output{
+        .weight = &weight, .bias = nullptr, .out = static_cast<float*>(out)};
+    return run(static_cast<const float*>(x), tokens, {&output, 1}, false);
+  }
+  kernels::MatmulArguments a = arguments(x, nullptr, tokens, weight);
+  a.weights[0] = {weight.planes, weight.rows, nullptr, out};
+  a.x_type = types.x;
+  a.out_type = types.out;
+  launch(a, weight);
 }
 
 bool Products::norms(const ops::Weight& weight, std::int64_t tokens) const {
@@ -234,10 +259,7 @@ void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
     const std::int64_t all = a.tokens;
     a.tokens = all / 2;
     launch(a, named);
-    a.x += a.tokens * a.columns;
-    for (int i = 0; i < a.weight_count; ++i) {
-      if (a.weights[i].out != nullptr) a.weights[i].out += a.tokens * a.weights[i].rows;
-    }
+    kernels::skip_tokens(a, a.tokens);
     a.tokens = all - a.tokens;
     launch(a, named);
     return;

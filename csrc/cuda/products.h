@@ -36,6 +36,17 @@ class Products {
   void run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,
            bool accumulate);
 
+  // What x and out of multiply() are made of: f32, f16 or bf16.
+  struct Types {
+    formats::Format x = formats::Format::f32;
+    formats::Format out = formats::Format::f32;
+  };
+  // Whether multiply() reads and writes these types.
+  bool takes(const Types& types, const ops::Weight& weight, std::int64_t tokens) const;
+  // out [tokens, rows] = x [tokens, columns] times the transpose of a weight, where takes().
+  void multiply(const void* x, const Types& types, std::int64_t tokens, const ops::Weight& weight,
+                void* out);
+
   // Whether a product of so many tokens norms x itself, and whether it applies the activation to
   // gate and up.
   bool norms(const ops::Weight& weight, std::int64_t tokens) const;
@@ -52,7 +63,7 @@ class Products {
                  float* out);
 
  private:
-  kernels::MatmulArguments arguments(const float* x, const ops::Norm* norm, std::int64_t tokens,
+  kernels::MatmulArguments arguments(const void* x, const ops::Norm* norm, std::int64_t tokens,
                                      const ops::Weight& weight) const;
   void run(const float* x, const ops::Norm* norm, std::int64_t tokens,
            std::span<const ops::Projection> outputs, bool accumulate);

@@ -233,10 +233,8 @@ Tensor Tensor::blocks(std::shared_ptr<Storage> storage, formats::Format format,
   return tensor;
 }
 
-formats::Format Tensor::format() const {
-  switch (dtype_) {
-    case DType::blocks:
-      return format_;
+formats::Format format_of(DType dtype) {
+  switch (dtype) {
     case DType::f32:
       return formats::Format::f32;
     case DType::f16:
@@ -244,9 +242,11 @@ formats::Format Tensor::format() const {
     case DType::bf16:
       return formats::Format::bf16;
     default:
-      invalid(std::string("no GGUF weights have the type ") + dtype_name(dtype_), "dtype");
+      invalid(std::string("no GGUF weights have the type ") + dtype_name(dtype), "dtype");
   }
 }
+
+formats::Format Tensor::format() const { return is_blocks() ? format_ : format_of(dtype_); }
 
 std::int64_t Tensor::size() const {
   std::int64_t size = 1;

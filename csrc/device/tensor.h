@@ -42,6 +42,8 @@ const char* dtype_name(DType dtype);
 
 // Errors: invalid_argument naming the types there are.
 DType parse_dtype(std::string_view name);
+// The GGUF format of float32, float16 and bfloat16. Errors: invalid_argument for the rest.
+formats::Format format_of(DType dtype);
 
 // Memory that tensors share. `stream` is where work on it is ordered; null on the CPU.
 struct Storage {

@@ -80,10 +80,11 @@ void check_x(const Tensor& x, const Matrix& w) {
   }
 }
 
-void check_out(const Tensor& out, const std::vector<std::int64_t>& shape, const Tensor& x,
-               const Matrix& w) {
-  if (out.dtype() != DType::f32 || out.shape() != shape) {
-    invalid("out is " + kind(out) + " " + text(out.shape()) + "; it must be float32 " + text(shape),
+void check_out(const Tensor& out, const std::vector<std::int64_t>& shape, DType dtype,
+               const Tensor& x, const Matrix& w) {
+  if (out.dtype() != dtype || out.shape() != shape) {
+    invalid("out is " + kind(out) + " " + text(out.shape()) + "; it must be " +
+                device::dtype_name(dtype) + " " + text(shape),
             "out");
   }
   if (!(out.device() == x.device())) {
@@ -98,44 +99,68 @@ void check_out(const Tensor& out, const std::vector<std::int64_t>& shape, const 
   }
 }
 
-// x as contiguous float32 where its kernels can load it; itself where it is that already.
-Tensor activations(const Tensor& x) {
-  if (x.dtype() != DType::f32) return x.dequantize(DType::f32);
+// Whether the device's kernels read x and write out as they are; float32 they always do.
+bool runs(const Tensor& x, DType out, std::int64_t tokens, const Matrix& w,
+          ops::Precision precision) {
+  if (x.dtype() == DType::f32 && out == DType::f32) return true;
+#if defined(QUANTLOOM_WITH_CUDA)
+  if (w.device.type == DeviceType::cuda) {
+    return cuda::multiplies(w.device, x.format(), device::format_of(out), tokens, w.weight, precision);
+  }
+#endif
+  return false;
+}
+
+// Contiguous, and where kernels can load it; itself where it is that already.
+Tensor loadable(const Tensor& x) {
   const Tensor whole = x.contiguous();
   return aligned(whole) ? whole : whole.clone();
 }
 
 void run(const Tensor& x, std::int64_t tokens, const Matrix& w, ops::Precision precision,
-         float* out) {
-  const auto* values = static_cast<const float*>(x.data());
+         const Tensor& out) {
   if (w.device.type == DeviceType::cpu) {
     const auto operations = cpu::make_operations(precision);
-    operations->project(values, tokens, {.weight = &w.weight, .bias = nullptr, .out = out});
+    operations->project(
+        static_cast<const float*>(x.data()), tokens,
+        {.weight = &w.weight, .bias = nullptr, .out = static_cast<float*>(out.data())});
     return;
   }
 #if defined(QUANTLOOM_WITH_CUDA)
-  cuda::multiply(w.device, values, tokens, w.weight, precision, out);
+  cuda::multiply(x, tokens, w.weight, precision, out);
 #endif
 }
 
-Tensor multiply(const Tensor& x, const Matrix& w, ops::Precision precision, const Tensor* out) {
+Tensor multiply(const Tensor& x, const Matrix& w, ops::Precision precision, DType dtype,
+                const Tensor* out) {
   device::require_usable(w.device);
   check_x(x, w);
+  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
+    invalid(std::string("dtype is ") + device::dtype_name(dtype) +
+                "; it must be float32, float16 or bfloat16",
+            "dtype");
+  }
   std::vector<std::int64_t> shape = x.shape();
   shape.back() = w.weight.rows;
-  if (out != nullptr) check_out(*out, shape, x, w);
-  const Tensor result = out != nullptr ? *out : Tensor::empty(DType::f32, shape, w.device);
+  if (out != nullptr) check_out(*out, shape, dtype, x, w);
+  const Tensor result = out != nullptr ? *out : Tensor::empty(dtype, shape, w.device);
   if (result.size() == 0) return result;
   const std::int64_t tokens = result.size() / w.weight.rows;
-  const Tensor input = activations(x);
-  if (aligned(result)) {
-    run(input, tokens, w, precision, static_cast<float*>(result.data()));
+  // Each type by itself: one that the kernels do not take is converted.
+  const Tensor input =
+      runs(x, DType::f32, tokens, w, precision) ? loadable(x) : x.dequantize(DType::f32);
+  const bool writes = runs(input, dtype, tokens, w, precision);
+  if (writes && aligned(result)) {
+    run(input, tokens, w, precision, result);
     return result;
   }
-  const Tensor made = Tensor::empty(DType::f32, shape, w.device);
-  run(input, tokens, w, precision, static_cast<float*>(made.data()));
-  device::copy(result.data(), w.device, made.data(), w.device, result.bytes(), made.stream());
-  return result;
+  const Tensor made = Tensor::empty(writes ? dtype : DType::f32, shape, w.device);
+  run(input, tokens, w, precision, made);
+  if (writes) {
+    device::copy(result.data(), w.device, made.data(), w.device, result.bytes(), made.stream());
+    return result;
+  }
+  return made.dequantize(dtype, &result);
 }
 
 }  // namespace
@@ -171,7 +196,8 @@ Tensor PackedMatrix::unpack() const {
   return blocks;
 }
 
-Tensor multiply(const Tensor& x, const Tensor& w, ops::Precision precision, const Tensor* out) {
+Tensor multiply(const Tensor& x, const Tensor& w, ops::Precision precision, DType dtype,
+                const Tensor* out) {
   if (!w.is_blocks() && !is_float(w)) {
     invalid("w is " + kind(w) + "; it must be in quantized blocks, float32, float16 or bfloat16",
             "w");
@@ -195,10 +221,10 @@ Tensor multiply(const Tensor& x, const Tensor& w, ops::Precision precision, cons
                                     .columns = w.shape()[1],
                                     .blocks = source.data()},
                          .bytes = source.bytes()},
-                  precision, out);
+                  precision, dtype, out);
 }
 
-Tensor multiply(const Tensor& x, const PackedMatrix& w, ops::Precision precision,
+Tensor multiply(const Tensor& x, const PackedMatrix& w, ops::Precision precision, DType dtype,
                 const Tensor* out) {
   return multiply(x,
                   Matrix{.device = w.device(),
@@ -208,7 +234,7 @@ Tensor multiply(const Tensor& x, const PackedMatrix& w, ops::Precision precision
                                     .columns = w.columns(),
                                     .planes = w.planes()},
                          .bytes = w.bytes()},
-                  precision, out);
+                  precision, dtype, out);
 }
 
 }  // namespace quantloom::model

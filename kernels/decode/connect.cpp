@@ -107,21 +107,22 @@ bool connect_at(DecodeStep* steps, int count, int blocks, Exchange& exchange) {
     DecodeProduct& product = steps[i].product;
     product.x_is_tagged = exchange.find(product.x, &product.x_is_fixed);
     if (product.epilogue == MatmulEpilogue::add) {
-      product.residual = product.weights[0].out;
+      product.residual = static_cast<const float*>(product.weights[0].out);
       product.residual_is_tagged = exchange.find(product.residual);
     }
     for (int w = 0; w < product.weight_count; ++w) {
       MatmulWeight& weight = product.weights[w];
       if (weight.out == nullptr) continue;
-      float* const out = weight.out;
+      auto* const out = static_cast<float*>(weight.out);
       const bool tagged = is_read(out);
       if (w > 0 && tagged != product.out_is_tagged) return false;
       product.out_is_tagged = tagged;
       if (!tagged) continue;
       product.out_is_fixed = converts_output(product, blocks);
-      weight.out = product.out_is_fixed ? exchange.take_fixed(weight.rows)
-                                        : exchange.take_values(weight.rows);
-      exchange.put(out, {weight.out, product.out_is_fixed});
+      float* const place = product.out_is_fixed ? exchange.take_fixed(weight.rows)
+                                                : exchange.take_values(weight.rows);
+      weight.out = place;
+      exchange.put(out, {place, product.out_is_fixed});
     }
   }
   return true;

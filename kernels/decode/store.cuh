@@ -27,7 +27,7 @@ struct Output {
     const int in_weight = at.index * strip_rows + static_cast<int>(threadIdx.x) % strip_rows;
     if (in_weight >= weight.rows) return;
     row = in_weight;
-    to = weight.out;
+    to = static_cast<float*>(weight.out);
     if (weight.bias != nullptr) bias = weight.bias + row;
   }
   // What the sum is added to.

@@ -96,6 +96,7 @@ StripList strip_list(const MatmulArguments& arguments, int& strips) {
   list.tokens = static_cast<int>(arguments.tokens);
   list.epilogue = arguments.epilogue;
   list.activation = arguments.activation;
+  list.out_type = arguments.out_type;
   return list;
 }
 
@@ -120,15 +121,14 @@ std::int64_t wide_batch(const MatmulArguments& arguments, int strips) {
 
 // Calls launch(x) for `most` tokens at a time, with the list's tokens and outputs set to them.
 template <class Launch>
-MatmulStatus by_batches(const MatmulArguments& arguments, std::int64_t most, StripList& list,
+MatmulStatus by_batches(MatmulArguments arguments, std::int64_t most, StripList& list,
                         Launch&& launch) {
-  for (std::int64_t token = 0; token < arguments.tokens; token += most) {
-    list.tokens = static_cast<int>(std::min(most, arguments.tokens - token));
-    const MatmulStatus status = launch(arguments.x + token * arguments.columns);
+  for (std::int64_t left = arguments.tokens; left > 0; left -= most) {
+    list.tokens = static_cast<int>(std::min(most, left));
+    for (int i = 0; i < arguments.weight_count; ++i) list.out[i] = arguments.weights[i].out;
+    const MatmulStatus status = launch(arguments.x);
     if (status != MatmulStatus::done) return status;
-    for (int i = 0; i < arguments.weight_count; ++i) {
-      if (list.out[i] != nullptr) list.out[i] += list.tokens * std::int64_t{list.rows[i]};
-    }
+    skip_tokens(arguments, list.tokens);
   }
   return MatmulStatus::done;
 }
@@ -200,6 +200,19 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   return few_workspace(tokens, columns, strips).bytes;
 }
 
+bool matmul_reads(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  return arguments.x_type == formats::Format::f32 ||
+         (device_limits(limits) && takes_wide(arguments, limits));
+}
+
+bool matmul_writes(const MatmulArguments& arguments) {
+  if (arguments.out_type == formats::Format::f32) return true;
+  return arguments.epilogue == MatmulEpilogue::store &&
+         std::all_of(arguments.weights, arguments.weights + arguments.weight_count,
+                     [](const MatmulWeight& weight) { return weight.rows % 4 == 0; });
+}
+
 bool matmul_norms(const MatmulArguments& arguments) {
   DeviceLimits limits;
   return device_limits(limits) && takes_wide(arguments, limits);
@@ -224,7 +237,9 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   DeviceLimits limits;
   if (!device_limits(limits)) return MatmulStatus::cuda_error;
   if (limits.capability < 80) return MatmulStatus::unsupported_device;
-  if ((arguments.norm != nullptr && !matmul_norms(arguments)) ||
+  if ((arguments.norm != nullptr && !matmul_norms(arguments)) || !matmul_reads(arguments) ||
+      (arguments.norm != nullptr && arguments.x_type != formats::Format::f32) ||
+      !matmul_writes(arguments) ||
       (arguments.epilogue == MatmulEpilogue::gate_up && !matmul_gates(arguments))) {
     return MatmulStatus::bad_operation;
   }
@@ -232,12 +247,13 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   StripList list = strip_list(arguments, strips);
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
-    return by_batches(arguments, wide_batch(arguments, strips), list, [&](const float* x) {
+    return by_batches(arguments, wide_batch(arguments, strips), list, [&](const void* x) {
       const WidePlan plan =
           wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
       auto* base = static_cast<std::uint8_t*>(arguments.workspace);
       const MatmulStatus status =
           prepare_image({.x = x,
+                         .x_type = arguments.x_type,
                          .norm = arguments.norm,
                          .epsilon = arguments.epsilon,
                          .columns = list.columns,
@@ -253,14 +269,14 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   }
 #endif
   if (arguments.tokens == 1 || arguments.invariant) {
-    return by_batches(arguments, 1, list, [&](const float* x) {
-      return kernels->stream_one(list, x, strips, limits.processors, limits.shared_bytes,
-                                 arguments.overlap, stream);
+    return by_batches(arguments, 1, list, [&](const void* x) {
+      return kernels->stream_one(list, static_cast<const float*>(x), strips, limits.processors,
+                                 limits.shared_bytes, arguments.overlap, stream);
     });
   }
-  return by_batches(arguments, few_tokens, list, [&](const float* x) {
-    return kernels->stream_few(list, x, strips, limits.processors, limits.shared_bytes,
-                               arguments.overlap, arguments.workspace, stream);
+  return by_batches(arguments, few_tokens, list, [&](const void* x) {
+    return kernels->stream_few(list, static_cast<const float*>(x), strips, limits.processors,
+                               limits.shared_bytes, arguments.overlap, arguments.workspace, stream);
   });
 }
 

@@ -15,7 +15,7 @@ enum class MatmulStatus {
   done,
   unsupported_format,  // no kernel for this format
   bad_shape,           // columns not a whole number of blocks, or a size below 1
-  bad_operation,       // a norm or an epilogue that this call's kernel does not have
+  bad_operation,       // a norm, an epilogue or a type that this call's kernel does not have
   small_workspace,     // workspace_bytes() says how much
   cuda_error,          // cudaPeekAtLastError() says which
   unsupported_device,  // compute capability below 8.0
@@ -38,7 +38,7 @@ struct MatmulWeight {
       nullptr;  // as repack() wrote them; for F32, F16 and BF16 the rows as they stand
   std::int64_t rows = 0;
   const float* bias = nullptr;  // [rows], or null
-  float* out = nullptr;         // [tokens, rows]
+  void* out = nullptr;          // [tokens, rows] of MatmulArguments::out_type
   bool operator==(const MatmulWeight&) const = default;
 };
 
@@ -48,7 +48,11 @@ struct MatmulArguments {
   formats::Format format = formats::Format::f32;  // of every weight of this call
   std::int64_t columns = 0;
   std::int64_t tokens = 0;
-  const float* x = nullptr;  // [tokens, columns]
+  const void* x = nullptr;  // [tokens, columns] of x_type
+  // f32; f16 or bf16 where matmul_reads() says so.
+  formats::Format x_type = formats::Format::f32;
+  // f32; f16 or bf16, rounded to nearest even from the float32 sum, where matmul_writes() says so.
+  formats::Format out_type = formats::Format::f32;
   // [columns], or null for none: x / sqrt(mean(x^2) + epsilon) * norm is multiplied. Only where
   // matmul_norms() says so.
   const float* norm = nullptr;
@@ -83,6 +87,25 @@ MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
 
 std::size_t matmul_workspace_bytes(const MatmulArguments& arguments);
 
+constexpr std::int64_t type_bytes(formats::Format type) {
+  return type == formats::Format::f32 ? 4 : 2;
+}
+// Advances x and every out by so many tokens.
+inline void skip_tokens(MatmulArguments& arguments, std::int64_t tokens) {
+  arguments.x = static_cast<const char*>(arguments.x) +
+                tokens * arguments.columns * type_bytes(arguments.x_type);
+  for (int i = 0; i < arguments.weight_count; ++i) {
+    MatmulWeight& weight = arguments.weights[i];
+    if (weight.out == nullptr) continue;
+    weight.out =
+        static_cast<char*>(weight.out) + tokens * weight.rows * type_bytes(arguments.out_type);
+  }
+}
+
+// Whether matmul() reads x as x_type in this call: where it writes x anew for its kernel anyway.
+bool matmul_reads(const MatmulArguments& arguments);
+// Whether matmul() writes out_type in this call: 16 bits with the epilogue store and rows in fours.
+bool matmul_writes(const MatmulArguments& arguments);
 // Whether matmul() takes a norm in this call: where it writes x anew for its kernel anyway.
 bool matmul_norms(const MatmulArguments& arguments);
 // Whether matmul() has the epilogue gate_up for this call. The kernel for many tokens has no GELU

@@ -1,6 +1,9 @@
 // The strips of a call's weights as one list, and what is done with a finished sum.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include "matmul/matmul.h"
 #include "matmul/planes.h"
 
@@ -11,7 +14,7 @@ namespace quantloom::kernels {
 struct StripList {
   const std::uint8_t* planes[matmul_most_weights];
   const float* bias[matmul_most_weights];
-  float* out[matmul_most_weights];
+  void* out[matmul_most_weights];
   const float* largest[matmul_most_weights];  // largest absolute weight
   int rows[matmul_most_weights];
   int first[matmul_most_weights + 1];  // strips before each weight
@@ -19,6 +22,7 @@ struct StripList {
   int tokens;
   MatmulEpilogue epilogue;
   MatmulActivation activation;
+  formats::Format out_type;
 };
 
 struct Strip {
@@ -45,6 +49,19 @@ __device__ inline float activate(float x, MatmulActivation activation) {
   }
 }
 
+// value at out[at], of the list's type.
+__device__ inline void store_value(const StripList& list, int weight, std::int64_t at,
+                                   float value) {
+  void* out = list.out[weight];
+  if (list.out_type == formats::Format::f32) {
+    static_cast<float*>(out)[at] = value;
+  } else if (list.out_type == formats::Format::f16) {
+    static_cast<__half*>(out)[at] = __float2half_rn(value);
+  } else {
+    static_cast<__nv_bfloat16*>(out)[at] = __float2bfloat16_rn(value);
+  }
+}
+
 __device__ inline void store_sum(const StripList& list, Strip strip, int row_in_strip, int token,
                                  float sum) {
   const int row = strip.index * strip_rows + row_in_strip;
@@ -52,8 +69,12 @@ __device__ inline void store_sum(const StripList& list, Strip strip, int row_in_
   if (row >= rows) return;
   const float* bias = list.bias[strip.weight];
   if (bias != nullptr) sum += bias[row];
-  float* out = list.out[strip.weight] + static_cast<std::int64_t>(token) * rows + row;
-  *out = list.epilogue == MatmulEpilogue::add ? *out + sum : sum;
+  const std::int64_t at = static_cast<std::int64_t>(token) * rows + row;
+  if (list.epilogue == MatmulEpilogue::add) {
+    static_cast<float*>(list.out[strip.weight])[at] += sum;
+  } else {
+    store_value(list, strip.weight, at, sum);
+  }
 }
 
 __device__ inline void store_gated(const StripList& list, int strip, int row_in_strip, int token,
@@ -62,7 +83,7 @@ __device__ inline void store_gated(const StripList& list, int strip, int row_in_
   if (row >= list.rows[0]) return;
   if (list.bias[0] != nullptr) gate += list.bias[0][row];
   if (list.bias[1] != nullptr) up += list.bias[1][row];
-  list.out[0][static_cast<std::int64_t>(token) * list.rows[0] + row] =
+  static_cast<float*>(list.out[0])[static_cast<std::int64_t>(token) * list.rows[0] + row] =
       activate(gate, list.activation) * up;
 }
 

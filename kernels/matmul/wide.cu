@@ -10,10 +10,20 @@ namespace {
 
 constexpr int image_threads = 256;
 
+__device__ inline float2 load_pair(const float* from) {
+  return *reinterpret_cast<const float2*>(from);
+}
+__device__ inline float2 load_pair(const __half* from) {
+  return __half22float2(*reinterpret_cast<const __half2*>(from));
+}
+__device__ inline float2 load_pair(const __nv_bfloat16* from) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
+}
+
 // One block per token. Lane 4i + c of a warp takes core c of group i: four pairs of columns, which
 // it keeps between finding the largest value and writing, for up to `held` spans of 256 columns a
 // warp.
-template <int held, bool normed>
+template <class X, int held, bool normed>
 __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_constant__ WideImage a) {
 #if defined(QL_TENSOR_STEPS)
   constexpr int warps = image_threads / 32, step = 8 * warps;
@@ -22,15 +32,14 @@ __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_const
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, core = lane % 4;
   const int token = blockIdx.x;
   const int groups = a.columns / 32, padded_groups = (groups + 1) / 2 * 2;
-  const float* row = a.x + static_cast<std::int64_t>(token) * a.columns;
+  const X* row = static_cast<const X*>(a.x) + static_cast<std::int64_t>(token) * a.columns;
   const int first = warp * 8 + lane / 4;
   using Pairs = float2[4];
-  const auto load = [&](const float* from, int group, Pairs& v) {
+  const auto load = [&](const auto* from, int group, Pairs& v) {
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      v[t] = token < a.tokens && group < groups
-                 ? *reinterpret_cast<const float2*>(from + group * 32 + 8 * t + 2 * core)
-                 : make_float2(0, 0);
+      v[t] = token < a.tokens && group < groups ? load_pair(from + group * 32 + 8 * t + 2 * core)
+                                                : make_float2(0, 0);
     }
   };
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -164,9 +173,15 @@ MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_
   config.gridDim = dim3(static_cast<unsigned>(arguments.padded_tokens));
   constexpr int span = image_threads / 32 * 256;
   const bool narrow = arguments.columns <= 2 * span;
-  const auto kernel = arguments.norm == nullptr
-                          ? (narrow ? image_kernel<2, false> : image_kernel<7, false>)
-                          : (narrow ? image_kernel<2, true> : image_kernel<7, true>);
+  const auto kernel_of = [&]<class X>() {
+    return narrow ? image_kernel<X, 2, false> : image_kernel<X, 7, false>;
+  };
+  const auto kernel =
+      arguments.norm != nullptr
+          ? (narrow ? image_kernel<float, 2, true> : image_kernel<float, 7, true>)
+      : arguments.x_type == formats::Format::f16  ? kernel_of.template operator()<__half>()
+      : arguments.x_type == formats::Format::bf16 ? kernel_of.template operator()<__nv_bfloat16>()
+                                                  : kernel_of.template operator()<float>();
   return cudaLaunchKernelEx(&config, kernel, arguments) == cudaSuccess ? MatmulStatus::done
                                                                        : MatmulStatus::cuda_error;
 }

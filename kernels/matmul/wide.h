@@ -43,7 +43,8 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
 // scales. Within a group of 32, the 16 bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for
 // t = 0 .. 3: the order in which a lane's eight neighbours of planes.h become two steps of 16.
 struct WideImage {
-  const float* x = nullptr;
+  const void* x = nullptr;
+  formats::Format x_type = formats::Format::f32;  // no norm with another
   const float* norm = nullptr;
   float epsilon = 0;
   int columns = 0, tokens = 0, padded_tokens = 0;

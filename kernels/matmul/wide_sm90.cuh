@@ -238,6 +238,11 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         store_pair<tile_tokens>(
             d, list, strip, stored, item.first_token, factors, back, warp, lane,
             reinterpret_cast<float*>(shared + layout.pairs + warp / 2 * pair_bytes(tile_tokens)));
+      } else if (stored && list.out_type == formats::Format::f16) {
+        store_halves<__half, tile_tokens>(d, list, strip, item.first_token, factors, back, lane);
+      } else if (stored && list.out_type == formats::Format::bf16) {
+        store_halves<__nv_bfloat16, tile_tokens>(d, list, strip, item.first_token, factors, back,
+                                                 lane);
       } else if (stored) {
         store_tile<tile_tokens>(d, list, strip, item.first_token, factors, back, lane);
       }

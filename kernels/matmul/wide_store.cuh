@@ -58,7 +58,8 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
   const float shift[2] = {bias != nullptr && inside[0] ? bias[row] : 0.0f,
                           bias != nullptr && inside[1] ? bias[row + 8] : 0.0f};
   const bool add = list.epilogue == MatmulEpilogue::add;
-  float* out = list.out[strip.weight] + static_cast<std::int64_t>(first_token + 2 * t) * rows + row;
+  float* out = static_cast<float*>(list.out[strip.weight]) +
+               static_cast<std::int64_t>(first_token + 2 * t) * rows + row;
   const int left = list.tokens - first_token - 2 * t;
   constexpr int blocks = tile_tokens / 8, batch = blocks < store_batch ? blocks : store_batch;
   // Element e of a block: token 2t + (e & 1), row g + 8 (e >> 1).
@@ -91,6 +92,55 @@ __device__ inline void store_tile(const float (&d)[tile_tokens / 2], const Strip
           *at(i, e) = sum + (old[b / batch % 2][4 * (i - b) + e] + shift[e >> 1]);
         }
       }
+    }
+  }
+}
+
+__device__ inline std::uint32_t pack_pair(float low, float high, __half) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+__device__ inline std::uint32_t pack_pair(float low, float high, __nv_bfloat16) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+// From row g's pair of columns 2t and 2t + 1 to column g's pair of rows.
+__device__ inline std::uint32_t transpose_pairs(std::uint32_t pair) {
+  std::uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+
+// store_tile() of 16-bit results, of a number of rows in fours: four lanes write the 32 bytes of a
+// token.
+template <class Out, int tile_tokens>
+__device__ inline void store_halves(const float (&d)[tile_tokens / 2], const StripList& list,
+                                    Strip strip, int first_token, const float* factors, float back,
+                                    int lane) {
+  const int t = lane & 3, g = lane >> 2, odd = t & 1;
+  const int first_row = strip.index * strip_rows, rows = list.rows[strip.weight];
+  const float* bias = list.bias[strip.weight];
+  const auto shift_of = [&](int row) { return bias != nullptr && row < rows ? bias[row] : 0.0f; };
+  const float shift[2] = {shift_of(first_row + g), shift_of(first_row + g + 8)};
+  // Even lanes end with four rows of the first eight, odd ones with four of the others.
+  const int row = first_row + 2 * t + 6 * odd;
+  const int left = row < rows ? list.tokens - first_token - g : 0;
+  Out* out = static_cast<Out*>(list.out[strip.weight]) +
+             static_cast<std::int64_t>(first_token + g) * rows + row;
+#pragma unroll
+  for (int i = 0; i < tile_tokens / 8; ++i, out += 8 * static_cast<std::int64_t>(rows)) {
+    const float2 factor = *reinterpret_cast<const float2*>(factors + 8 * i + 2 * t);
+    float sum[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      sum[e] = d[4 * i + e] * ((e & 1 ? factor.y : factor.x) * back) + shift[e >> 1];
+    }
+    const std::uint32_t low = transpose_pairs(pack_pair(sum[0], sum[1], Out{}));
+    const std::uint32_t high = transpose_pairs(pack_pair(sum[2], sum[3], Out{}));
+    const std::uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
+    if (8 * i < left) {
+      *reinterpret_cast<uint2*>(out) = odd ? make_uint2(got, high) : make_uint2(low, got);
     }
   }
 }
@@ -133,7 +183,8 @@ __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const Strip
   const SigmoidGate gated(list.activation);
   const int first_kept = first_token + (has_up ? 8 * half : 0) + 2 * t;
   const float* scale = factors + 2 * t;
-  float* out = list.out[0] + static_cast<std::int64_t>(first_kept) * rows + row;
+  float* out =
+      static_cast<float*>(list.out[0]) + static_cast<std::int64_t>(first_kept) * rows + row;
   auto* give = reinterpret_cast<float4*>(pair) + (has_up ? 32 * chunk : 0) + lane;
   const auto* take = reinterpret_cast<const float4*>(pair) + (has_up ? 0 : 32 * chunk) + lane;
   const auto meet = [&] { asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory"); };

@@ -314,12 +314,12 @@ def matmul(x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], blocks: n
     x [tokens, columns] times the transpose of the weights [rows, columns] whose blocks are in a contiguous uint8 array, on the CPU: float32 [tokens, rows].
     """
 @typing.overload
-def multiply(x: Tensor, w: Tensor, precision: str, out: Tensor) -> Tensor:
+def multiply(x: Tensor, w: Tensor, precision: str, dtype: str, out: Tensor) -> Tensor:
     """
     x [..., columns] times the transpose of w [rows, columns], on their device.
     """
 @typing.overload
-def multiply(x: Tensor, w: PackedMatrix, precision: str, out: Tensor) -> Tensor:
+def multiply(x: Tensor, w: PackedMatrix, precision: str, dtype: str, out: Tensor) -> Tensor:
     ...
 def quantize(values: numpy.typing.NDArray[numpy.float32], format: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.uint8]:
     """

@@ -7,7 +7,7 @@ from typing import Any
 from quantloom import _quantloom
 from quantloom.errors import InvalidArgument
 from quantloom.file import LazyTensor
-from quantloom.tensor import Tensor
+from quantloom.tensor import Tensor, dtype_name
 
 __all__ = ["matmul"]
 
@@ -15,8 +15,10 @@ _PRECISIONS = ("exact", "fast")
 _X_TYPES = ("float32", "float16", "bfloat16")
 
 
-def matmul(x: Any, w: Any, precision: str = "exact", *, out: Tensor | None = None) -> Tensor:
-    """`x` times the transpose of `w`, as a layer of a model does: float32 [..., rows of w].
+def matmul(
+    x: Any, w: Any, precision: str = "exact", *, dtype: Any = None, out: Tensor | None = None
+) -> Tensor:
+    """`x` times the transpose of `w`, as a layer of a model does: [..., rows of w].
 
     No dequantized copy of `w` is made, whatever its format and the size of `x`. On a GPU the first
     product with a `w` in blocks packs it: from then on `w` holds planes in place of its blocks, at
@@ -31,7 +33,9 @@ def matmul(x: Any, w: Any, precision: str = "exact", *, out: Tensor | None = Non
             these types, on the same device.
         precision: "exact" carries `x` at 16 bits or more and sums in 32; "fast" may quantize it to
             8. On the CPU it does; on a GPU "fast" runs the exact kernels today.
-        out: a contiguous float32 Tensor [..., rows] on that device to write to.
+        dtype: of the result: float32, or float16 or bfloat16 rounded to nearest even from it; by
+            default that of `out`, else float32.
+        out: a contiguous Tensor [..., rows] of that type on that device to write to.
 
     Returns:
         A Tensor on the device of `x`; `out` where it was given.
@@ -58,7 +62,9 @@ def matmul(x: Any, w: Any, precision: str = "exact", *, out: Tensor | None = Non
         if fits and left.dtype in _X_TYPES:
             matrix = right._let_go_of_blocks()
     target: Any = None if out is None else out._native
-    result = _quantloom.multiply(left._native, matrix, precision, target)
+    if dtype is None:
+        dtype = "float32" if out is None else out.dtype
+    result = _quantloom.multiply(left._native, matrix, precision, dtype_name(dtype), target)
     return Tensor._wrap(result) if out is None else out
 
 

@@ -28,7 +28,7 @@ class _DLPackProducer(Protocol):
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
-def _dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: Any) -> str:
     """The library's name of `dtype`: a name, a NumPy type, or a format name such as "F16"."""
     if isinstance(dtype, str):
         return _NAMES.get(dtype, dtype)
@@ -116,7 +116,7 @@ class Tensor:
         Raises:
             OutOfMemory: the device has no such memory; the message says what is free.
         """
-        return cls._wrap(_quantloom.Tensor.empty(_dtype_name(dtype), _shape(shape), device))
+        return cls._wrap(_quantloom.Tensor.empty(dtype_name(dtype), _shape(shape), device))
 
     @classmethod
     def from_numpy(cls, array: npt.NDArray[Any], *, dtype: Any = None) -> Tensor:
@@ -126,7 +126,7 @@ class Tensor:
             array: of booleans, integers or floats in the machine's byte order.
             dtype: another reading of the same bytes: "bfloat16" for an array of uint16.
         """
-        name = _dtype_name(array.dtype if dtype is None else dtype)
+        name = dtype_name(array.dtype if dtype is None else dtype)
         if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
             return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
         if name != array.dtype.name or not array.dtype.isnative:
@@ -362,7 +362,7 @@ class Tensor:
         Raises:
             InvalidArgument: no such dtype, or `out` does not fit.
         """
-        native = self._native.dequantize(_dtype_name(dtype), None if out is None else out._native)
+        native = self._native.dequantize(dtype_name(dtype), None if out is None else out._native)
         return Tensor._wrap(native) if out is None else out
 
     def __dlpack_device__(self) -> tuple[int, int]:

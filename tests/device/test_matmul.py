@@ -66,6 +66,19 @@ def test_shapes_and_types_of_x() -> None:
     assert error(matmul(brain, w).numpy(), brain.numpy(), weights) <= 1e-6
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_results_in_sixteen_bits(dtype: str) -> None:
+    w, _ = matrix("Q4_K", 33, 512)
+    x = activations(5, 512)
+    expected = matmul(x, w).dequantize(dtype)
+    found = matmul(x, w, dtype=dtype)
+    assert (found.dtype, found.shape) == (dtype, (5, 33))
+    assert found.as_bytes().numpy().tobytes() == expected.as_bytes().numpy().tobytes()
+    out = Tensor.empty((5, 33), dtype)
+    assert matmul(x, w, out=out) is out
+    assert out.as_bytes().numpy().tobytes() == expected.as_bytes().numpy().tobytes()
+
+
 def test_nan_and_infinity_pass_through() -> None:
     w, weights = matrix("Q6_K", 20, 256)
     x = activations(6, 256)
@@ -117,7 +130,7 @@ def test_an_out_that_does_not_fit() -> None:
     fixed.flags.writeable = False
     for out, says in [
         (Tensor.empty((5, 63)), r"out is float32 \(5, 63\); it must be float32 \(5, 64\)"),
-        (Tensor.empty((5, 64), "float16"), "out is float16"),
+        (Tensor.empty((5, 64), "float64"), "dtype is float64; it must be float32, float16 or"),
         (Tensor.empty((10, 64))[::2], "out must be contiguous"),
         (Tensor(fixed), "out is read-only"),
         (x, "out shares memory with x"),
@@ -125,7 +138,13 @@ def test_an_out_that_does_not_fit() -> None:
     ]:
         with pytest.raises(InvalidArgument, match=says) as caught:
             matmul(x, w, out=out)  # type: ignore[arg-type]
-        assert caught.value.subject == "out"
+        assert caught.value.subject == ("dtype" if "dtype" in says else "out")
+    with pytest.raises(InvalidArgument, match=r"out is float16 .* it must be bfloat16") as caught:
+        matmul(x, w, dtype="bfloat16", out=Tensor.empty((5, 64), "float16"))
+    assert caught.value.subject == "out"
+    with pytest.raises(InvalidArgument, match="dtype 'half' is not one of") as caught:
+        matmul(x, w, dtype="half")
+    assert caught.value.subject == "dtype"
 
 
 def test_the_cpu_multiplies_from_blocks() -> None:

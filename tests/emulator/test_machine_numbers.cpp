@@ -195,6 +195,21 @@ TEST(mma_of_halves_from_ldmatrix) {
   }
 }
 
+TEST(movmatrix_transposes_halves) {
+  std::vector<std::uint16_t> in(64), out(64);
+  for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<std::uint16_t>(1000 + i);
+  CHECK(fine(run_body(R"(
+    ld.global.u32 %r1, [%ao];
+    movmatrix.sync.aligned.m8n8.trans.b16 %r2, %r1;
+    st.global.u32 [%bo], %r2;)",
+                      in, out)));
+  for (std::size_t row = 0; row < 8; ++row) {
+    for (std::size_t column = 0; column < 8; ++column) {
+      CHECK(out[8 * row + column] == in[8 * column + row]);
+    }
+  }
+}
+
 // A lane's six words: %r1 .. %r4 of A, %r5 and %r6 of B.
 const std::string operands = R"(
       mul.wide.u32 %rd1, %tid, 24;

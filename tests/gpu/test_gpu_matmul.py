@@ -63,7 +63,11 @@ def test_the_kernels_for_raw_blocks_agree(format: str) -> None:
     x = activations(5, 1280)
     for tokens in (1, 5):
         found = _quantloom.multiply(
-            Tensor(x[:tokens], device="cuda")._native, w.to("cuda")._native, "exact", None
+            Tensor(x[:tokens], device="cuda")._native,
+            w.to("cuda")._native,
+            "exact",
+            "float32",
+            None,
         )
         assert error(Tensor._wrap(found).numpy(), x[:tokens], weights) <= 1e-10
 
@@ -202,6 +206,33 @@ def test_shapes_types_and_views_of_x() -> None:
         matmul(x, w)
     with pytest.raises(InvalidArgument, match="out is on cpu and x on cuda:0"):
         matmul(on_gpu, w, out=Tensor.empty((24, 33)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("format", ["Q4_K", "Q8_0", "Q6_K", "IQ3_S", "TQ2_0", "F16"])
+def test_sixteen_bits_in_and_out(format: str, dtype: str) -> None:
+    """To the bit what float32 of the same values gives, rounded at the end."""
+    for rows, columns in [(276, 2304), (37, 512)]:
+        if format == "F16":
+            w = Tensor(activations(rows, columns), device="cuda").dequantize("float16")
+        else:
+            w = matrix(format, rows, columns)[0].to("cuda")
+        x = Tensor(4 * activations(300, columns), device="cuda").dequantize(dtype)
+        for tokens in (1, 5, 9, 17, 64, 130, 300):
+            some = x[:tokens]
+            expected = matmul(some.dequantize(), w)
+            assert matmul(some, w).numpy().tobytes() == expected.numpy().tobytes(), tokens
+            room = Tensor(np.full(tokens * rows + 16, 7, np.float32), device="cuda")
+            room = room.dequantize(dtype)
+            out = room[8:-8].reshape(tokens, rows)
+            assert matmul(some, w, out=out) is out
+            rounded = expected.dequantize(dtype).numpy()
+            assert out.numpy().tobytes() == rounded.tobytes(), tokens
+            around = room.numpy()
+            assert (around[:8] == 7).all() and (around[-8:] == 7).all()
+            assert matmul(some, w, dtype=dtype).numpy().tobytes() == rounded.tobytes()
+    with pytest.raises(InvalidArgument, match="out is float32 .* it must be " + dtype):
+        matmul(some, w, dtype=dtype, out=expected)
 
 
 def test_memory_at_odd_addresses() -> None:

@@ -1,5 +1,5 @@
-// mma, ldmatrix, stmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin at 2t
-// (halves, sums) or at 4t (bytes).
+// mma, ldmatrix, stmatrix, movmatrix. Lane 4g + t holds rows g and g + 8 and the columns that begin
+// at 2t (halves, sums) or at 4t (bytes).
 #include <bit>
 
 #include "forms.h"
@@ -131,6 +131,18 @@ void store_matrices(Context& c, const Instruction& i, u32) {
   c.progress = true;
 }
 
+void transpose_matrix(Context& c, const Instruction& i, u32) {
+  u16 rows[8][8];
+  for (unsigned l = 0; l < 32; ++l) {
+    const u32 word = read<u32>(c, i.op[1], l);
+    std::memcpy(&rows[l / 4][2 * (l % 4)], &word, 4);
+  }
+  for (unsigned l = 0; l < 32; ++l) {
+    const unsigned r = l / 4, k = 2 * (l % 4);
+    write<u32>(c, i.op[0], l, rows[k][r] | u32{rows[k + 1][r]} << 16);
+  }
+}
+
 template <unsigned count>
 void add_moves(Forms& forms) {
   for (const char* space : {".shared", ".shared::cta"}) {
@@ -168,6 +180,7 @@ void add_matrix_forms(Forms& forms) {
   add_bytes<s8, u8>(forms, "s8", "u8");
   add_bytes<u8, s8>(forms, "u8", "s8");
   add_bytes<u8, u8>(forms, "u8", "u8");
+  forms["movmatrix.sync.aligned.m8n8.trans.b16"] = {transpose_matrix, "Ww", Kind::converge};
   add_moves<1>(forms);
   add_moves<2>(forms);
   add_moves<4>(forms);

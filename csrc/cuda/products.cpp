@@ -126,18 +126,21 @@ void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Pro
 
 void Products::run(const float* x, const ops::Norm* norm, std::int64_t tokens,
                    std::span<const ops::Projection> outputs, bool accumulate) {
+  bool x_is_prepared = false;
   while (!outputs.empty()) {
     const ops::Weight& first = *outputs.front().weight;
     std::size_t together = 1;
     if (first.planes == nullptr) {
       from_blocks(x, tokens, outputs.front(), accumulate);
+      x_is_prepared = false;
     } else {
       while (together < outputs.size() && together < kernels::matmul_most_weights &&
              outputs[together].weight->planes != nullptr &&
              outputs[together].weight->format == first.format) {
         ++together;
       }
-      from_planes(x, norm, tokens, outputs.first(together), accumulate);
+      x_is_prepared =
+          from_planes(x, norm, tokens, outputs.first(together), accumulate, x_is_prepared);
     }
     outputs = outputs.subspan(together);
   }
@@ -196,8 +199,9 @@ bool Products::run_normed(const float* x, std::int64_t tokens, const ops::Norm& 
   return true;
 }
 
-void Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
-                           std::span<const ops::Projection> outputs, bool accumulate) {
+bool Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                           std::span<const ops::Projection> outputs, bool accumulate,
+                           bool x_is_prepared) {
   const ops::Weight& first = *outputs.front().weight;
   kernels::MatmulArguments a = arguments(x, norm, tokens, first);
   a.weight_count = static_cast<int>(outputs.size());
@@ -207,8 +211,10 @@ void Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t t
   }
   a.epilogue = accumulate ? kernels::MatmulEpilogue::add : kernels::MatmulEpilogue::store;
   if (not in_two_parts(first, tokens)) {
-    launch(a, first);
-    return;
+    const device::CurrentDevice current(device_);
+    const bool prepares = kernels::matmul_prepares(a);
+    a.x_is_prepared = x_is_prepared && prepares;
+    return launch(a, first) && prepares;
   }
   auto* high = static_cast<float*>(high_.get());
   auto* rest = static_cast<float*>(rest_.get());
@@ -223,6 +229,7 @@ void Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t t
   a.epilogue = kernels::MatmulEpilogue::add;
   for (kernels::MatmulWeight& weight : a.weights) weight.bias = nullptr;
   launch(a, first);
+  return false;
 }
 
 bool Products::gates(const ops::Weight& gate, const ops::Weight& up, std::int64_t tokens,
@@ -249,7 +256,7 @@ void Products::run_gated(const float* x, const ops::Norm* norm, std::int64_t tok
   launch(a, gate);
 }
 
-void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
+bool Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
   a.overlap = launch_ == Launch::early;
@@ -257,14 +264,16 @@ void Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
   const kernels::MatmulStatus status = kernels::matmul(a, stream_);
   if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1) {
     const std::int64_t all = a.tokens;
+    a.x_is_prepared = false;
     a.tokens = all / 2;
     launch(a, named);
     kernels::skip_tokens(a, a.tokens);
     a.tokens = all - a.tokens;
     launch(a, named);
-    return;
+    return false;
   }
   check_matmul(status, named, a.tokens, stream_);
+  return true;
 }
 
 void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,

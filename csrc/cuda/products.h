@@ -67,9 +67,11 @@ class Products {
                                      const ops::Weight& weight) const;
   void run(const float* x, const ops::Norm* norm, std::int64_t tokens,
            std::span<const ops::Projection> outputs, bool accumulate);
-  void from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
-                   std::span<const ops::Projection> outputs, bool accumulate);
-  void launch(kernels::MatmulArguments arguments, const ops::Weight& named);
+  // x_is_prepared: by the call before; true where this one leaves it so.
+  bool from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                   std::span<const ops::Projection> outputs, bool accumulate, bool x_is_prepared);
+  // False where the workspace did not do for all tokens at once.
+  bool launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);
 

@@ -105,7 +105,8 @@ bool runs(const Tensor& x, DType out, std::int64_t tokens, const Matrix& w,
   if (x.dtype() == DType::f32 && out == DType::f32) return true;
 #if defined(QUANTLOOM_WITH_CUDA)
   if (w.device.type == DeviceType::cuda) {
-    return cuda::multiplies(w.device, x.format(), device::format_of(out), tokens, w.weight, precision);
+    return cuda::multiplies(w.device, x.format(), device::format_of(out), tokens, w.weight,
+                            precision);
   }
 #endif
   return false;

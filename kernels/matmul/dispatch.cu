@@ -200,6 +200,12 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   return few_workspace(tokens, columns, strips).bytes;
 }
 
+bool matmul_prepares(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  return device_limits(limits) && takes_wide(arguments, limits) &&
+         wide_batch(arguments, count_strips(arguments)) >= arguments.tokens;
+}
+
 bool matmul_reads(const MatmulArguments& arguments) {
   DeviceLimits limits;
   return arguments.x_type == formats::Format::f32 ||
@@ -239,7 +245,7 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   if (limits.capability < 80) return MatmulStatus::unsupported_device;
   if ((arguments.norm != nullptr && !matmul_norms(arguments)) || !matmul_reads(arguments) ||
       (arguments.norm != nullptr && arguments.x_type != formats::Format::f32) ||
-      !matmul_writes(arguments) ||
+      !matmul_writes(arguments) || (arguments.x_is_prepared && !matmul_prepares(arguments)) ||
       (arguments.epilogue == MatmulEpilogue::gate_up && !matmul_gates(arguments))) {
     return MatmulStatus::bad_operation;
   }
@@ -248,20 +254,23 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
     return by_batches(arguments, wide_batch(arguments, strips), list, [&](const void* x) {
-      const WidePlan plan =
+      WidePlan plan =
           wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
+      plan.x_is_prepared = arguments.x_is_prepared;
       auto* base = static_cast<std::uint8_t*>(arguments.workspace);
       const MatmulStatus status =
-          prepare_image({.x = x,
-                         .x_type = arguments.x_type,
-                         .norm = arguments.norm,
-                         .epsilon = arguments.epsilon,
-                         .columns = list.columns,
-                         .tokens = list.tokens,
-                         .padded_tokens = plan.padded_tokens,
-                         .image = reinterpret_cast<__half*>(base + plan.x),
-                         .scales = reinterpret_cast<float*>(base + plan.scales)},
-                        arguments.overlap, stream);
+          arguments.x_is_prepared
+              ? MatmulStatus::done
+              : prepare_image({.x = x,
+                               .x_type = arguments.x_type,
+                               .norm = arguments.norm,
+                               .epsilon = arguments.epsilon,
+                               .columns = list.columns,
+                               .tokens = list.tokens,
+                               .padded_tokens = plan.padded_tokens,
+                               .image = reinterpret_cast<__half*>(base + plan.x),
+                               .scales = reinterpret_cast<float*>(base + plan.scales)},
+                              arguments.overlap, stream);
       if (status != MatmulStatus::done) return status;
       return find_wide(arguments.format)(list, strips, plan, arguments.workspace, limits.processors,
                                          stream);

@@ -64,6 +64,9 @@ struct MatmulArguments {
   MatmulPrecision precision = MatmulPrecision::exact;
   void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
   std::size_t workspace_bytes = 0;
+  // The call before this one on the stream had the same x, norm, tokens and workspace, and
+  // matmul_prepares() says so of both: x need not be written anew for the kernel.
+  bool x_is_prepared = false;
   bool invariant = false;  // a token's result has the same bits whatever the other tokens are and
                            // however many: one kernel, split by the matrix alone; slower
   bool overlap = false;    // programmatic dependent launch: weights are fetched before the previous
@@ -102,6 +105,8 @@ inline void skip_tokens(MatmulArguments& arguments, std::int64_t tokens) {
   }
 }
 
+// Whether matmul() writes x anew for its kernel in this call, and leaves it for the next one.
+bool matmul_prepares(const MatmulArguments& arguments);
 // Whether matmul() reads x as x_type in this call: where it writes x anew for its kernel anyway.
 bool matmul_reads(const MatmulArguments& arguments);
 // Whether matmul() writes out_type in this call: 16 bits with the epilogue store and rows in fours.

@@ -210,9 +210,11 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant) {
   const int pieces = (columns + piece_columns - 1) / piece_columns;
   WidePlan plan;
+  plan.padded_tokens = wide_padded_tokens(tokens);
   double best = 0;
   // Cycles of a block, and of the sum over splits (fitted to an H200).
   for (const int tile : {16, 64, 128, 256}) {
+    if (tile > plan.padded_tokens) break;
     const int cluster = wide_cluster(tile), block_strips = wide_strips(tile) * cluster;
     const int clusters = std::max(1, processors / cluster);
     const int tiles = (strips + block_strips - 1) / block_strips * ((tokens + tile - 1) / tile);
@@ -228,7 +230,6 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
     }
   }
-  plan.padded_tokens = (tokens + plan.tile_tokens - 1) / plan.tile_tokens * plan.tile_tokens;
   // Behind the arrival counters of stream_few.cuh, which stay zero between calls.
   plan.bytes = few_most_strips * 4;
   const auto take = [&](std::size_t bytes) {

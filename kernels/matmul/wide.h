@@ -25,8 +25,15 @@ struct WidePlan {
   int tile_tokens = 0;  // 16, 64, 128 or 256
   int splits = 1;       // of the columns
   int padded_tokens = 0;
+  bool x_is_prepared = false;                          // by the call before (matmul.h)
   std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
+
+// Tokens that x is written for, whatever tile a call takes, so that calls can share it.
+inline int wide_padded_tokens(int tokens) {
+  const int unit = tokens <= 16 ? 16 : tokens <= 64 ? 64 : tokens <= 128 ? 128 : 256;
+  return (tokens + unit - 1) / unit * unit;
+}
 
 // Splits that depend on the matrix alone, for results that do not depend on the number of tokens:
 // what fills an H200 with one tile of tokens, at most 4 so that many tokens do not drown in sums.

@@ -26,6 +26,7 @@ struct WideLayout {
   int row_tiles;  // rounded up to whole clusters
   int splits, split_pieces;
   int padded_tokens;
+  bool x_is_prepared;
   const __half* image;
   const float* scales;
   float* sums;  // [splits][padded tokens][row tiles * wide_rows]
@@ -81,7 +82,10 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
   if (warp >= consumer_warps) {
     if constexpr (shift_registers) give_registers<producer_registers>();
     if (warp == consumer_warps) {
-      cudaGridDependencySynchronize();
+      // Behind a kernel that itself waited for x there is nothing to wait for, but sums that a
+      // third may still read: this kernel's tiles then follow on those of the one before.
+      const bool waits_late = layout.x_is_prepared && layout.splits == 1;
+      if (!waits_late) cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
       int stage = 0;
       std::uint32_t parity = 1;
@@ -106,6 +110,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
           if (++stage == layout.x_stages) stage = 0, parity ^= 1;
         }
       }
+      // Whoever waits for this kernel counts on the one before, too.
+      if (waits_late) cudaGridDependencySynchronize();
     }
   } else {
     if constexpr (shift_registers) take_registers<consumer_registers>();
@@ -267,6 +273,7 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.split_pieces = (pieces + plan.splits - 1) / plan.splits;
   layout.splits = (pieces + layout.split_pieces - 1) / layout.split_pieces;
   layout.padded_tokens = plan.padded_tokens;
+  layout.x_is_prepared = plan.x_is_prepared;
   layout.image = reinterpret_cast<const __half*>(base + plan.x);
   layout.scales = reinterpret_cast<const float*>(base + plan.scales);
   layout.sums = reinterpret_cast<float*>(base + plan.sums);

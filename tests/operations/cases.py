@@ -20,6 +20,12 @@ EMBEDS = [
 ]
 PROJECTION_FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 PROJECTION_TOKENS = [1, 3, 9, 17, 65]
+# Formats, rows and columns of one product's three matrices: a GPU shares its form of x among them.
+MIXED: list[tuple[list[str], list[int], int]] = [
+    (["Q4_K", "Q4_K", "Q6_K"], [800, 96, 96], 512),
+    (["Q4_K", "Q6_K", "Q8_0"], [96, 33, 33], 4096),
+    (["Q5_0", "Q2_K", "Q5_0"], [130, 40, 17], 768),
+]
 GATE_TOKENS = [1, 8, 9, 40, 130, 512]  # each of the tiles that a GPU chooses from
 ATTENTIONS: dict[str, dict[str, Any]] = {
     "first token": {"tokens": 1, "past": 0, "heads": 4, "kv_heads": 2, "size": 64},

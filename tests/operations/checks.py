@@ -121,6 +121,21 @@ def check_projections(device: str, precision: str, format: str, tokens: int) -> 
     assert error(out, pre / (1 + np.exp(-pre)) * (normed @ up_decoded.T)) <= 4 * bound
 
 
+def check_mixed_projections(
+    device: str, formats: list[str], rows: list[int], columns: int, tokens: int
+) -> None:
+    random = np.random.default_rng(tokens)
+    x = random.normal(0, 1, (tokens, columns)).astype(np.float32)
+    weight = random.normal(1, 0.2, columns).astype(np.float32)
+    normed = rms(x, weight, 1e-6)
+    made = [matrix(random, r, columns, f, bias=True) for r, f in zip(rows, formats, strict=True)]
+    run = runner(device)
+    for _ in range(2):
+        outs = run.norm_project(x, weight, 1e-6, [m[0] for m in made])
+        for out, (_, decoded, bias) in zip(outs, made, strict=True):
+            assert error(out, normed @ decoded.T + bias) <= 1e-6
+
+
 def activated(x: np.ndarray, name: str) -> np.ndarray:
     if name == "silu":
         return x / (1 + np.exp(-x))

@@ -31,6 +31,12 @@ def test_projections(precision: str, format: str, tokens: int) -> None:
     checks.check_projections(DEVICE, precision, format, tokens)
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 40, 300])
+@pytest.mark.parametrize(("formats", "rows", "columns"), cases.MIXED)
+def test_mixed_projections(formats: list[str], rows: list[int], columns: int, tokens: int) -> None:
+    checks.check_mixed_projections(DEVICE, formats, rows, columns, tokens)
+
+
 @pytest.mark.parametrize("tokens", cases.GATE_TOKENS)
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("format", ["Q4_K", "Q8_0"])

@@ -241,6 +241,29 @@ Floats norm_gate_up(Runner& r, const Floats& x, const Floats& norm_weight, float
   return result;
 }
 
+Floats feed_forward(Runner& r, const Floats& residual, const Floats& norm_weight, float epsilon,
+                    const Matrix& gate, const Matrix& up, const Matrix& down,
+                    const std::string& activation) {
+  const auto weight_of = [&](const Matrix& m) { return r.weight(m.blocks, m.format, m.columns); };
+  const ops::Weight* gate_weight = weight_of(gate);
+  const ops::Norm norm{r.upload(norm_weight), epsilon};
+  float* out = r.output(static_cast<std::size_t>(residual.size()));
+  r.operations().copy(out, r.upload(residual), static_cast<std::size_t>(residual.nbytes()));
+  r.operations().feed_forward(
+      {.norm = &norm,
+       .gate = gate_weight,
+       .up = weight_of(up),
+       .down = weight_of(down),
+       .bias = r.upload_or_null(down.bias),
+       .activation = activation_of(activation),
+       .between = r.output(static_cast<std::size_t>(residual.shape(0) * gate_weight->rows)),
+       .residual = out},
+      residual.shape(0));
+  Floats result = r.fetch(out, {residual.shape(0), residual.shape(1)});
+  r.release();
+  return result;
+}
+
 Floats elementwise(Runner& r, const std::string& name, const Floats& a, const Floats& b) {
   float* out = r.output(static_cast<std::size_t>(a.size()));
   if (name == "add") {
@@ -437,6 +460,9 @@ void bind_operations(py::module_& m) {
       .def("project_add", &project_add, py::arg("x"), py::arg("matrix"), py::arg("residual"))
       .def("norm_gate_up", &norm_gate_up, py::arg("x"), py::arg("norm_weight"), py::arg("epsilon"),
            py::arg("gate"), py::arg("up"), py::arg("activation"))
+      .def("feed_forward", &feed_forward, py::arg("residual"), py::arg("norm_weight"),
+           py::arg("epsilon"), py::arg("gate"), py::arg("up"), py::arg("down"),
+           py::arg("activation"))
       .def("elementwise", &elementwise, py::arg("name"), py::arg("a"), py::arg("b"))
       .def("soft_cap", &soft_cap, py::arg("x"), py::arg("cap"))
       .def("attend", &attend, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("q_norm"),

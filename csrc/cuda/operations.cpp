@@ -136,7 +136,8 @@ class CudaOperations final : public ops::Operations {
   void reserve(const ops::Limits& limits) override {
     const Reserved bytes = reserved(limits);
     normed_ = allocate(bytes.activations, "normed activations");
-    scratch_ = allocate(bytes.activations, "activations between two kernels");
+    scratch_ = allocate(bytes.between, "activations between two kernels");
+    between_bytes_ = bytes.between;
     attention_ = allocate_zeroed(bytes.attention, "attention workspace");
     sample_ = allocate_zeroed(bytes.sample, "sampler workspace");
     products_.set_workspace(allocate_zeroed(bytes.products, "matrix product workspace"),
@@ -150,8 +151,9 @@ class CudaOperations final : public ops::Operations {
   }
   std::uint64_t reserved_bytes(const ops::Limits& limits) const override {
     const Reserved bytes = reserved(limits);
-    const std::size_t activations = limits.ternary ? 4 : 2;
-    return activations * bytes.activations + bytes.attention + bytes.sample + bytes.products;
+    const std::size_t activations = limits.ternary ? 3 : 1;
+    return activations * bytes.activations + bytes.between + bytes.attention + bytes.sample +
+           bytes.products;
   }
   std::uint64_t available_bytes() const override {
     const device::MemoryStatistics memory = device::memory_statistics(device_);
@@ -264,6 +266,14 @@ class CudaOperations final : public ops::Operations {
     activate(out, scratch(scratch_), tokens * gate.rows, activation, out);
   }
 
+  void feed_forward(const ops::FeedForward& a, std::int64_t tokens) override {
+    if (mode_ == Mode::running &&
+        products_.feed_forward(a, tokens, scratch_.get(), between_bytes_)) {
+      return;
+    }
+    Operations::feed_forward(a, tokens);
+  }
+
   void norm(const float* x, std::int64_t rows, std::int64_t width, const ops::Norm& norm,
             float* out) override {
     launch("rms_norm", {{"rows", rows}, {"width", width}}, [&] {
@@ -328,14 +338,17 @@ class CudaOperations final : public ops::Operations {
 
   struct Reserved {
     std::size_t activations = 0;
+    std::size_t between = 0;
     std::size_t attention = 0;
     std::size_t sample = 0;
     std::size_t products = 0;
   };
   Reserved reserved(const ops::Limits& limits) const {
+    const std::size_t activations = static_cast<std::size_t>(limits.tokens) *
+                                    static_cast<std::size_t>(limits.width) * sizeof(float);
     return {
-        .activations = static_cast<std::size_t>(limits.tokens) *
-                       static_cast<std::size_t>(limits.width) * sizeof(float),
+        .activations = activations,
+        .between = std::max(activations, Products::between_bytes(limits)),
         .attention = static_cast<std::size_t>(kernels::attention_workspace_bytes(limits.head_size)),
         .sample = static_cast<std::size_t>(kernels::sample_workspace_bytes(limits.vocabulary)),
         .products = Products::workspace_bytes(limits, precision_)};
@@ -422,6 +435,7 @@ class CudaOperations final : public ops::Operations {
   std::vector<Program> programs_;  // that were uploaded
   bool program_launched_ = false;
   bool batch_invariant_ = false;
+  std::size_t between_bytes_ = 0;
   int decode_stages_ahead_ = 0;  // 0: the program's own
   ops::Buffer stamps_;           // of profile()
   std::vector<std::unique_ptr<device::Event>> marks_;

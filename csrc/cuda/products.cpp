@@ -126,21 +126,20 @@ void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Pro
 
 void Products::run(const float* x, const ops::Norm* norm, std::int64_t tokens,
                    std::span<const ops::Projection> outputs, bool accumulate) {
-  bool x_is_prepared = false;
+  const void* prepared = nullptr;
   while (!outputs.empty()) {
     const ops::Weight& first = *outputs.front().weight;
     std::size_t together = 1;
     if (first.planes == nullptr) {
       from_blocks(x, tokens, outputs.front(), accumulate);
-      x_is_prepared = false;
+      prepared = nullptr;
     } else {
       while (together < outputs.size() && together < kernels::matmul_most_weights &&
              outputs[together].weight->planes != nullptr &&
              outputs[together].weight->format == first.format) {
         ++together;
       }
-      x_is_prepared =
-          from_planes(x, norm, tokens, outputs.first(together), accumulate, x_is_prepared);
+      prepared = from_planes(x, norm, tokens, outputs.first(together), accumulate, prepared);
     }
     outputs = outputs.subspan(together);
   }
@@ -156,7 +155,14 @@ kernels::MatmulArguments Products::arguments(const void* x, const ops::Norm* nor
   if (norm != nullptr) a.norm = norm->weight, a.epsilon = norm->epsilon;
   a.precision = matmul_precision(precision_);
   a.invariant = batch_invariant_;
+  a.workspace = workspace_.get();
+  a.workspace_bytes = workspace_bytes_;
+  a.overlap = launch_ == Launch::early;
   return a;
+}
+
+bool Products::fits(const kernels::MatmulArguments& a) const {
+  return kernels::matmul_workspace_bytes(a) <= workspace_bytes_;
 }
 
 bool Products::takes(const Types& types, const ops::Weight& weight, std::int64_t tokens) const {
@@ -199,9 +205,9 @@ bool Products::run_normed(const float* x, std::int64_t tokens, const ops::Norm& 
   return true;
 }
 
-bool Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
-                           std::span<const ops::Projection> outputs, bool accumulate,
-                           bool x_is_prepared) {
+const void* Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                                  std::span<const ops::Projection> outputs, bool accumulate,
+                                  const void* prepared) {
   const ops::Weight& first = *outputs.front().weight;
   kernels::MatmulArguments a = arguments(x, norm, tokens, first);
   a.weight_count = static_cast<int>(outputs.size());
@@ -212,9 +218,14 @@ bool Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t t
   a.epilogue = accumulate ? kernels::MatmulEpilogue::add : kernels::MatmulEpilogue::store;
   if (not in_two_parts(first, tokens)) {
     const device::CurrentDevice current(device_);
-    const bool prepares = kernels::matmul_prepares(a);
-    a.x_is_prepared = x_is_prepared && prepares;
-    return launch(a, first) && prepares;
+    if (prepared != nullptr) {
+      kernels::MatmulArguments again = a;
+      again.norm = nullptr;
+      again.x_is = kernels::MatmulX::prepared_earlier;
+      again.x = prepared;
+      if (kernels::matmul_takes_prepared(again) && fits(again)) a = again;
+    }
+    return launch(a, first) ? kernels::matmul_prepared_x(a) : nullptr;
   }
   auto* high = static_cast<float*>(high_.get());
   auto* rest = static_cast<float*>(rest_.get());
@@ -229,7 +240,7 @@ bool Products::from_planes(const float* x, const ops::Norm* norm, std::int64_t t
   a.epilogue = kernels::MatmulEpilogue::add;
   for (kernels::MatmulWeight& weight : a.weights) weight.bias = nullptr;
   launch(a, first);
-  return false;
+  return nullptr;
 }
 
 bool Products::gates(const ops::Weight& gate, const ops::Weight& up, std::int64_t tokens,
@@ -244,27 +255,67 @@ bool Products::gates(const ops::Weight& gate, const ops::Weight& up, std::int64_
   return kernels::matmul_gates(a);
 }
 
-void Products::run_gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
-                         const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
-                         float* out) {
+kernels::MatmulArguments Products::gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                                         const ops::Weight& gate, const ops::Weight& up,
+                                         ops::Activation activation, void* out) const {
   kernels::MatmulArguments a = arguments(x, norm, tokens, gate);
   a.weight_count = 2;
   a.weights[0] = {gate.planes, gate.rows, nullptr, out};
   a.weights[1] = {up.planes, up.rows, nullptr, nullptr};
   a.epilogue = kernels::MatmulEpilogue::gate_up;
   a.activation = matmul_activation(activation);
-  launch(a, gate);
+  return a;
+}
+
+void Products::run_gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                         const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
+                         float* out) {
+  launch(gated(x, norm, tokens, gate, up, activation, out), gate);
+}
+
+std::size_t Products::between_bytes(const ops::Limits& limits) {
+  return kernels::prepared_bytes(limits.tokens, limits.width);
+}
+
+bool Products::feed_forward(const ops::FeedForward& f, std::int64_t tokens, void* between,
+                            std::size_t between_bytes) {
+  const ops::Weight& down = *f.down;
+  // An invariant product takes many tokens in parts where it is split, and few whole.
+  if (batch_invariant_ || down.planes == nullptr || in_two_parts(down, tokens) || !norms(*f.gate, tokens) ||
+      !gates(*f.gate, *f.up, tokens, f.activation) ||
+      kernels::prepared_bytes(tokens, down.columns) > between_bytes) {
+    return false;
+  }
+  kernels::MatmulArguments first =
+      gated(f.residual, f.norm, tokens, *f.gate, *f.up, f.activation, between);
+  first.prepares_out = true;
+  kernels::MatmulArguments second = arguments(between, nullptr, tokens, down);
+  second.x_is = kernels::MatmulX::prepared;
+  second.weights[0] = {down.planes, down.rows, f.bias, f.residual};
+  second.epilogue = kernels::MatmulEpilogue::add;
+  {
+    const device::CurrentDevice current(device_);
+    if (!kernels::matmul_prepares_out(first) || !kernels::matmul_takes_prepared(second) ||
+        !fits(first) || !fits(second)) {
+      return false;
+    }
+  }
+  launch(first, *f.gate);
+  {
+    const device::CurrentDevice current(device_);
+    check_matmul(kernels::finish_prepared(between, tokens, down.columns, stream_), down, tokens,
+                 stream_);
+  }
+  launch(second, down);
+  return true;
 }
 
 bool Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
-  a.workspace = workspace_.get();
-  a.workspace_bytes = workspace_bytes_;
-  a.overlap = launch_ == Launch::early;
   const device::CurrentDevice current(device_);
   const kernels::MatmulStatus status = kernels::matmul(a, stream_);
-  if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1) {
+  if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1 &&
+      a.x_is == kernels::MatmulX::values) {
     const std::int64_t all = a.tokens;
-    a.x_is_prepared = false;
     a.tokens = all / 2;
     launch(a, named);
     kernels::skip_tokens(a, a.tokens);

@@ -62,14 +62,25 @@ class Products {
                  const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
                  float* out);
 
+  // Bytes that feed_forward() wants between its products within the limits.
+  static std::size_t between_bytes(const ops::Limits& limits);
+  // Without float32 between the products; false, and nothing done, where there is no such way.
+  bool feed_forward(const ops::FeedForward& a, std::int64_t tokens, void* between,
+                    std::size_t between_bytes);
+
  private:
+  kernels::MatmulArguments gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                                 const ops::Weight& gate, const ops::Weight& up,
+                                 ops::Activation activation, void* out) const;
   kernels::MatmulArguments arguments(const void* x, const ops::Norm* norm, std::int64_t tokens,
                                      const ops::Weight& weight) const;
   void run(const float* x, const ops::Norm* norm, std::int64_t tokens,
            std::span<const ops::Projection> outputs, bool accumulate);
-  // x_is_prepared: by the call before; true where this one leaves it so.
-  bool from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
-                   std::span<const ops::Projection> outputs, bool accumulate, bool x_is_prepared);
+  // prepared: x as the call before left it, or null. Returns what this one leaves.
+  const void* from_planes(const float* x, const ops::Norm* norm, std::int64_t tokens,
+                          std::span<const ops::Projection> outputs, bool accumulate,
+                          const void* prepared);
+  bool fits(const kernels::MatmulArguments& arguments) const;
   // False where the workspace did not do for all tokens at once.
   bool launch(kernels::MatmulArguments arguments, const ops::Weight& named);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,

@@ -58,16 +58,22 @@ void feed_forward_block(ops::Operations& operations, const Network& network, Wor
   const ops::Activation activation = network.description.architecture->activation;
   const ops::Norm norm = norm_of(layer.feed_forward_norm, h);
   if (not has_feed_forward_bias(layer)) {
-    operations.norm_gate_up(w.residual, tokens, norm, layer.gate, layer.up, activation,
-                            w.feed_forward);
-  } else {
-    operations.norm(w.residual, tokens, h.embedding_length, norm, w.normed);
-    operations.project(w.normed, tokens,
-                       {.weight = &layer.gate, .bias = layer.gate_bias, .out = w.feed_forward});
-    operations.project(w.normed, tokens, {.weight = &layer.up, .bias = layer.up_bias, .out = w.up});
-    operations.activate(w.feed_forward, w.up, tokens * h.feed_forward_length, activation,
-                        w.feed_forward);
+    return operations.feed_forward({.norm = &norm,
+                                    .gate = &layer.gate,
+                                    .up = &layer.up,
+                                    .down = &layer.down,
+                                    .bias = layer.down_bias,
+                                    .activation = activation,
+                                    .between = w.feed_forward,
+                                    .residual = w.residual},
+                                   tokens);
   }
+  operations.norm(w.residual, tokens, h.embedding_length, norm, w.normed);
+  operations.project(w.normed, tokens,
+                     {.weight = &layer.gate, .bias = layer.gate_bias, .out = w.feed_forward});
+  operations.project(w.normed, tokens, {.weight = &layer.up, .bias = layer.up_bias, .out = w.up});
+  operations.activate(w.feed_forward, w.up, tokens * h.feed_forward_length, activation,
+                      w.feed_forward);
   operations.project_add(w.feed_forward, tokens, layer.down, layer.down_bias, w.residual);
 }
 

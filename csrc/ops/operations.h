@@ -112,6 +112,18 @@ struct Attention {
   float* out = nullptr;  // [tokens, heads, head_size]
 };
 
+// residual += (activation(norm(x) gate^T) * (norm(x) up^T)) down^T + bias, where x is the residual.
+struct FeedForward {
+  const Norm* norm = nullptr;
+  const Weight* gate = nullptr;
+  const Weight* up = nullptr;
+  const Weight* down = nullptr;
+  const float* bias = nullptr;  // [down.rows], or null
+  Activation activation = Activation::silu;
+  float* between = nullptr;   // [tokens, gate.rows], for what is neither read nor kept
+  float* residual = nullptr;  // [tokens, down.rows]
+};
+
 // The largest sizes that calls will have. After reserve() no operation allocates, but replay() may
 // for the recording of a step that it has not seen.
 struct Limits {
@@ -195,6 +207,12 @@ class Operations {
   virtual void norm_gate_up(const float* x, std::int64_t tokens, const Norm& norm,
                             const Weight& gate, const Weight& up, Activation activation,
                             float* out) = 0;
+
+  // norm_gate_up() and project_add(), unless a device has a shorter way for so many tokens.
+  virtual void feed_forward(const FeedForward& a, std::int64_t tokens) {
+    norm_gate_up(a.residual, tokens, *a.norm, *a.gate, *a.up, a.activation, a.between);
+    project_add(a.between, tokens, *a.down, a.bias, a.residual);
+  }
 
   // Unfused, for what an architecture does differently.
   virtual void norm(const float* x, std::int64_t rows, std::int64_t width, const Norm& norm,

@@ -15,6 +15,23 @@ __device__ inline float power_of_two_scale(float largest) {
   return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
 }
 
+// Scales in steps of 2^6, for values of a token that are written before its largest one is known:
+// most agree then. The largest of those at hand comes into [2^8, 2^14).
+constexpr int coarse_binades = 6, coarse_least = -19, coarse_not_finite = 127;
+__device__ inline int coarse_step(unsigned largest_bits) {
+  const int exponent = static_cast<int>(largest_bits >> 23);  // + 127
+  if (exponent == 255) return coarse_not_finite;
+  return max((exponent + 5) / coarse_binades - 22, coarse_least);
+}
+// 2^exponent, of -126 to 127.
+__device__ inline float power_of_two(int exponent) {
+  return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
+}
+__device__ inline int coarse_exponent(int step) {
+  return step == coarse_not_finite ? 0 : 8 - coarse_binades * step;
+}
+__device__ inline float coarse_scale(int step) { return power_of_two(coarse_exponent(step)); }
+
 // 16-bit fixed point with a step per token and piece of 256 columns, q = 256 * high + low, for
 // tiles of four tokens.
 struct FixedPoint {

@@ -97,6 +97,7 @@ StripList strip_list(const MatmulArguments& arguments, int& strips) {
   list.epilogue = arguments.epilogue;
   list.activation = arguments.activation;
   list.out_type = arguments.out_type;
+  list.prepares_out = arguments.prepares_out;
   return list;
 }
 
@@ -200,10 +201,36 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   return few_workspace(tokens, columns, strips).bytes;
 }
 
-bool matmul_prepares(const MatmulArguments& arguments) {
+std::size_t prepared_bytes(std::int64_t tokens, std::int64_t columns) {
+  return prepared_layout(static_cast<int>(tokens), static_cast<int>(columns)).bytes;
+}
+
+// An invariant call that is split takes as many tokens at a time as its sums have room for.
+bool matmul_takes_prepared(const MatmulArguments& arguments) {
   DeviceLimits limits;
-  return device_limits(limits) && takes_wide(arguments, limits) &&
+  return device_limits(limits) && takes_wide(arguments, limits) && arguments.norm == nullptr &&
          wide_batch(arguments, count_strips(arguments)) >= arguments.tokens;
+}
+
+bool matmul_prepares_out(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  const int strips = count_strips(arguments);
+  return arguments.epilogue == MatmulEpilogue::gate_up && matmul_gates(arguments) &&
+         device_limits(limits) && takes_wide(arguments, limits) &&
+         arguments.weights[0].rows % 64 == 0 && plan_wide(arguments, strips, limits).splits == 1;
+}
+
+const void* matmul_prepared_x(const MatmulArguments& arguments) {
+  MatmulArguments next = arguments;
+  next.norm = nullptr;
+  if (arguments.x_is != MatmulX::values) return arguments.x;
+  if (!matmul_takes_prepared(next)) return nullptr;
+  return static_cast<const std::uint8_t*>(arguments.workspace) + wide_workspace_start;
+}
+
+MatmulStatus finish_prepared(void* prepared, std::int64_t tokens, std::int64_t columns,
+                             cudaStream_t stream) {
+  return align_steps(prepared, static_cast<int>(tokens), static_cast<int>(columns), stream);
 }
 
 bool matmul_reads(const MatmulArguments& arguments) {
@@ -245,7 +272,9 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   if (limits.capability < 80) return MatmulStatus::unsupported_device;
   if ((arguments.norm != nullptr && !matmul_norms(arguments)) || !matmul_reads(arguments) ||
       (arguments.norm != nullptr && arguments.x_type != formats::Format::f32) ||
-      !matmul_writes(arguments) || (arguments.x_is_prepared && !matmul_prepares(arguments)) ||
+      !matmul_writes(arguments) ||
+      (arguments.x_is != MatmulX::values && !matmul_takes_prepared(arguments)) ||
+      (arguments.prepares_out && !matmul_prepares_out(arguments)) ||
       (arguments.epilogue == MatmulEpilogue::gate_up && !matmul_gates(arguments))) {
     return MatmulStatus::bad_operation;
   }
@@ -254,26 +283,33 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
     return by_batches(arguments, wide_batch(arguments, strips), list, [&](const void* x) {
-      WidePlan plan =
+      const WidePlan plan =
           wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
-      plan.x_is_prepared = arguments.x_is_prepared;
-      auto* base = static_cast<std::uint8_t*>(arguments.workspace);
-      const MatmulStatus status =
-          arguments.x_is_prepared
-              ? MatmulStatus::done
-              : prepare_image({.x = x,
-                               .x_type = arguments.x_type,
-                               .norm = arguments.norm,
-                               .epsilon = arguments.epsilon,
-                               .columns = list.columns,
-                               .tokens = list.tokens,
-                               .padded_tokens = plan.padded_tokens,
-                               .image = reinterpret_cast<__half*>(base + plan.x),
-                               .scales = reinterpret_cast<float*>(base + plan.scales)},
-                              arguments.overlap, stream);
-      if (status != MatmulStatus::done) return status;
-      return find_wide(arguments.format)(list, strips, plan, arguments.workspace, limits.processors,
-                                         stream);
+      const PreparedLayout layout = prepared_layout(list.tokens, list.columns);
+      const bool is_there = arguments.x_is != MatmulX::values;
+      const std::uint8_t* prepared = static_cast<const std::uint8_t*>(x);
+      if (!is_there) {
+        std::uint8_t* to = static_cast<std::uint8_t*>(arguments.workspace) + plan.x;
+        prepared = to;
+        const MatmulStatus status =
+            prepare_image({.x = x,
+                           .x_type = arguments.x_type,
+                           .norm = arguments.norm,
+                           .epsilon = arguments.epsilon,
+                           .columns = list.columns,
+                           .tokens = list.tokens,
+                           .padded_tokens = layout.padded_tokens,
+                           .image = reinterpret_cast<__half*>(to + layout.image),
+                           .scales = reinterpret_cast<float*>(to + layout.scales)},
+                          arguments.overlap, stream);
+        if (status != MatmulStatus::done) return status;
+      }
+      return find_wide(arguments.format)(
+          list, strips, plan,
+          {.image = reinterpret_cast<const __half*>(prepared + layout.image),
+           .scales = reinterpret_cast<const float*>(prepared + layout.scales),
+           .waits_late = arguments.x_is == MatmulX::prepared_earlier},
+          arguments.workspace, limits.processors, stream);
     });
   }
 #endif

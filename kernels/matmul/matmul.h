@@ -30,6 +30,12 @@ enum class MatmulEpilogue {
   gate_up,  // out of weight 0 = activation(product 0) * product 1; exactly two weights of one shape
 };
 
+enum class MatmulX {
+  values,            // [tokens, columns] of x_type
+  prepared,          // memory of prepared_bytes() that was filled by the kernel before
+  prepared_earlier,  // the same, but the kernel before has itself waited until it was filled
+};
+
 enum class MatmulActivation { silu, gelu, gelu_tanh };
 
 // One matrix of rows x MatmulArguments::columns.
@@ -48,7 +54,9 @@ struct MatmulArguments {
   formats::Format format = formats::Format::f32;  // of every weight of this call
   std::int64_t columns = 0;
   std::int64_t tokens = 0;
-  const void* x = nullptr;  // [tokens, columns] of x_type
+  // Prepared only where matmul_takes_prepared() says so, and without a norm.
+  MatmulX x_is = MatmulX::values;
+  const void* x = nullptr;
   // f32; f16 or bf16 where matmul_reads() says so.
   formats::Format x_type = formats::Format::f32;
   // f32; f16 or bf16, rounded to nearest even from the float32 sum, where matmul_writes() says so.
@@ -61,12 +69,12 @@ struct MatmulArguments {
   int weight_count = 1;
   MatmulEpilogue epilogue = MatmulEpilogue::store;
   MatmulActivation activation = MatmulActivation::silu;
+  // gate_up leaves its result as a prepared x in out of weight 0, once finish_prepared() has run.
+  // Where matmul_prepares_out() says so.
+  bool prepares_out = false;
   MatmulPrecision precision = MatmulPrecision::exact;
   void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
   std::size_t workspace_bytes = 0;
-  // The call before this one on the stream had the same x, norm, tokens and workspace, and
-  // matmul_prepares() says so of both: x need not be written anew for the kernel.
-  bool x_is_prepared = false;
   bool invariant = false;  // a token's result has the same bits whatever the other tokens are and
                            // however many: one kernel, split by the matrix alone; slower
   bool overlap = false;    // programmatic dependent launch: weights are fetched before the previous
@@ -105,8 +113,15 @@ inline void skip_tokens(MatmulArguments& arguments, std::int64_t tokens) {
   }
 }
 
-// Whether matmul() writes x anew for its kernel in this call, and leaves it for the next one.
-bool matmul_prepares(const MatmulArguments& arguments);
+// What the kernel for many tokens multiplies: halves in the order of its steps, scaled by a power
+// of two per token. matmul() fills such memory for itself (wide.h) where it is given values.
+std::size_t prepared_bytes(std::int64_t tokens, std::int64_t columns);
+bool matmul_takes_prepared(const MatmulArguments& arguments);
+bool matmul_prepares_out(const MatmulArguments& arguments);
+// Where in its workspace matmul() leaves x prepared for the next call on the stream; null: nowhere.
+const void* matmul_prepared_x(const MatmulArguments& arguments);
+MatmulStatus finish_prepared(void* prepared, std::int64_t tokens, std::int64_t columns,
+                             cudaStream_t stream);
 // Whether matmul() reads x as x_type in this call: where it writes x anew for its kernel anyway.
 bool matmul_reads(const MatmulArguments& arguments);
 // Whether matmul() writes out_type in this call: 16 bits with the epilogue store and rows in fours.

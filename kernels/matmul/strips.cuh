@@ -23,6 +23,7 @@ struct StripList {
   MatmulEpilogue epilogue;
   MatmulActivation activation;
   formats::Format out_type;
+  bool prepares_out;
 };
 
 struct Strip {

@@ -21,16 +21,18 @@ constexpr int wide_cluster(int tile_tokens) { return tile_tokens == 256 ? 2 : 1;
 // From here on the wide kernel is faster than stream_few (measured on an H200).
 constexpr int wide_least_tokens = 9;
 
+// The workspace starts with the arrival counters of stream_few.cuh, which stay zero between calls.
+constexpr std::size_t wide_workspace_start = 32768 * 4;
+
 struct WidePlan {
   int tile_tokens = 0;  // 16, 64, 128 or 256
   int splits = 1;       // of the columns
   int padded_tokens = 0;
-  bool x_is_prepared = false;                          // by the call before (matmul.h)
-  std::size_t scales = 0, x = 0, sums = 0, bytes = 0;  // offsets into the workspace
+  std::size_t x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
 
 // Tokens that x is written for, whatever tile a call takes, so that calls can share it.
-inline int wide_padded_tokens(int tokens) {
+__host__ __device__ constexpr int wide_padded_tokens(int tokens) {
   const int unit = tokens <= 16 ? 16 : tokens <= 64 ? 64 : tokens <= 128 ? 128 : 256;
   return (tokens + unit - 1) / unit * unit;
 }
@@ -42,6 +44,32 @@ inline int wide_fixed_splits(int columns, int strips) {
   const int row_tiles = (strips + wide_strips(16) - 1) / wide_strips(16);
   return std::clamp(132 / row_tiles, 1, std::min(4, pieces));
 }
+
+// Offsets into the memory of a prepared x.
+struct PreparedLayout {
+  int padded_tokens = 0;
+  std::size_t scales = 0;  // [padded tokens] float: what a token's sums are multiplied by
+  std::size_t image = 0;   // WideImage
+  std::size_t steps = 0;   // [columns / 16][padded tokens] int8: coarse_step()s (activations.cuh)
+  std::size_t bytes = 0;
+};
+__host__ __device__ constexpr PreparedLayout prepared_layout(int tokens, int columns) {
+  PreparedLayout layout;
+  layout.padded_tokens = wide_padded_tokens(tokens);
+  const auto padded = static_cast<std::size_t>(layout.padded_tokens);
+  const auto round = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  layout.image = round(padded * 4);
+  layout.steps = layout.image + padded * static_cast<std::size_t>((columns + 63) / 64) * 128;
+  layout.bytes = layout.steps + round(padded * static_cast<std::size_t>(columns / strip_rows));
+  return layout;
+}
+
+// x as a launch finds it.
+struct PreparedX {
+  const __half* image = nullptr;
+  const float* scales = nullptr;
+  bool waits_late = false;  // MatmulX::prepared_earlier
+};
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
 
@@ -60,13 +88,16 @@ struct WideImage {
 };
 MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_t stream);
 
+// Brings the strips of a token to the scale of its largest value, and writes the tokens' scales.
+MatmulStatus align_steps(void* prepared, int tokens, int columns, cudaStream_t stream);
+
 // Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
                         int padded_rows, const float* sums, const float* scales,
                         cudaStream_t stream);
 
-using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, void* workspace,
-                                    int processors, cudaStream_t);
+using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, const PreparedX&,
+                                    void* workspace, int processors, cudaStream_t);
 
 template <class F>
 WideLaunch wide_kernel();

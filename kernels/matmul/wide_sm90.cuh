@@ -26,7 +26,7 @@ struct WideLayout {
   int row_tiles;  // rounded up to whole clusters
   int splits, split_pieces;
   int padded_tokens;
-  bool x_is_prepared;
+  bool waits_late;
   const __half* image;
   const float* scales;
   float* sums;  // [splits][padded tokens][row tiles * wide_rows]
@@ -84,8 +84,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     if (warp == consumer_warps) {
       // Behind a kernel that itself waited for x there is nothing to wait for, but sums that a
       // third may still read: this kernel's tiles then follow on those of the one before.
-      const bool waits_late = layout.x_is_prepared && layout.splits == 1;
-      if (!waits_late) cudaGridDependencySynchronize();
+      if (!layout.waits_late) cudaGridDependencySynchronize();
       cudaTriggerProgrammaticLaunchCompletion();
       int stage = 0;
       std::uint32_t parity = 1;
@@ -111,7 +110,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         }
       }
       // Whoever waits for this kernel counts on the one before, too.
-      if (waits_late) cudaGridDependencySynchronize();
+      if (layout.waits_late) cudaGridDependencySynchronize();
     }
   } else {
     if constexpr (shift_registers) take_registers<consumer_registers>();
@@ -241,9 +240,15 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
             padded_rows, list.tokens - item.first_token, lane);
       } else if (list.epilogue == MatmulEpilogue::gate_up) {
         // Even warps hold the gate's strip, odd ones the same strip of the other weight.
-        store_pair<tile_tokens>(
-            d, list, strip, stored, item.first_token, factors, back, warp, lane,
-            reinterpret_cast<float*>(shared + layout.pairs + warp / 2 * pair_bytes(tile_tokens)));
+        auto* pair =
+            reinterpret_cast<float*>(shared + layout.pairs + warp / 2 * pair_bytes(tile_tokens));
+        if (list.prepares_out) {
+          prepare_pair<tile_tokens>(d, list, strip, stored, item.first_token, factors, back, warp,
+                                    lane, pair);
+        } else {
+          store_pair<tile_tokens>(d, list, strip, stored, item.first_token, factors, back, warp,
+                                  lane, pair);
+        }
       } else if (stored && list.out_type == formats::Format::f16) {
         store_halves<__half, tile_tokens>(d, list, strip, item.first_token, factors, back, lane);
       } else if (stored && list.out_type == formats::Format::bf16) {
@@ -262,7 +267,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
 
 template <class P, int tile_tokens, int cluster>
 MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan& plan,
-                              void* workspace, int processors, cudaStream_t stream) {
+                              const PreparedX& x, void* workspace, int processors,
+                              cudaStream_t stream) {
   constexpr int shared_limit = 232448;  // every chip of compute capability 9.0
   auto* base = static_cast<std::uint8_t*>(workspace);
   WideLayout layout{};
@@ -273,9 +279,9 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.split_pieces = (pieces + plan.splits - 1) / plan.splits;
   layout.splits = (pieces + layout.split_pieces - 1) / layout.split_pieces;
   layout.padded_tokens = plan.padded_tokens;
-  layout.x_is_prepared = plan.x_is_prepared;
-  layout.image = reinterpret_cast<const __half*>(base + plan.x);
-  layout.scales = reinterpret_cast<const float*>(base + plan.scales);
+  layout.waits_late = x.waits_late && layout.splits == 1;
+  layout.image = x.image;
+  layout.scales = x.scales;
   layout.sums = reinterpret_cast<float*>(base + plan.sums);
   constexpr int warps = wide_consumers(tile_tokens) / 32;
   int at = 0;
@@ -330,11 +336,11 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
 }
 
 template <class P>
-MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan, void* workspace,
-                         int processors, cudaStream_t stream) {
+MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan,
+                         const PreparedX& x, void* workspace, int processors, cudaStream_t stream) {
   const auto launch = [&]<int tile_tokens>() {
     return launch_wide_tile<P, tile_tokens, wide_cluster(tile_tokens)>(
-        list, strips, plan, workspace, processors, stream);
+        list, strips, plan, x, workspace, processors, stream);
   };
   switch (plan.tile_tokens) {
     case 16:

@@ -2,7 +2,9 @@
 // block of eight tokens, row g of tokens 2t and 2t + 1 and the same of row g + 8.
 #pragma once
 
+#include "matmul/activations.cuh"
 #include "matmul/strips.cuh"
+#include "matmul/wide.h"
 
 namespace quantloom::kernels {
 
@@ -165,32 +167,29 @@ constexpr int pair_blocks(int tile_tokens) {
 constexpr int pair_bytes(int tile_tokens) { return 2 * pair_blocks(tile_tokens) * 128 * 4; }
 
 // Two warps, an even one with the gate and the next with the other weight: each ends with both for
-// half of the tokens. `pair` holds pair_bytes(tile_tokens).
-template <int tile_tokens>
-__device__ inline void store_pair(const float (&d)[tile_tokens / 2], const StripList& list,
-                                  Strip strip, bool stored, int first_token, const float* factors,
-                                  float back, int warp, int lane, float* pair) {
+// half of the tokens, and calls use(i, values) for its blocks of eight of them. Element e of a
+// block: token 2t + (e & 1), row g + 8 (e >> 1). `pair` holds pair_bytes(tile_tokens).
+template <int tile_tokens, class Use>
+__device__ inline void gate_pair(const float (&d)[tile_tokens / 2], const StripList& list,
+                                 Strip strip, bool stored, const float* factors, float back,
+                                 int warp, int lane, float* pair, Use&& use) {
   constexpr int half = tile_tokens / 16, chunk = pair_blocks(tile_tokens);
   static_assert(half % chunk == 0);
   const int t = lane & 3, g = lane >> 2;
   const bool has_up = warp % 2 == 1;
   const int rows = list.rows[0], row = strip.index * strip_rows + g;
-  const bool inside[2] = {stored && row < rows, stored && row + 8 < rows};
   const auto bias = [&](int weight, int i) {
-    return list.bias[weight] != nullptr && inside[i] ? list.bias[weight][row + 8 * i] : 0.0f;
+    const bool inside = stored && row + 8 * i < rows;
+    return list.bias[weight] != nullptr && inside ? list.bias[weight][row + 8 * i] : 0.0f;
   };
   const float gate_bias[2] = {bias(0, 0), bias(0, 1)}, up_bias[2] = {bias(1, 0), bias(1, 1)};
   const SigmoidGate gated(list.activation);
-  const int first_kept = first_token + (has_up ? 8 * half : 0) + 2 * t;
   const float* scale = factors + 2 * t;
-  float* out =
-      static_cast<float*>(list.out[0]) + static_cast<std::int64_t>(first_kept) * rows + row;
   auto* give = reinterpret_cast<float4*>(pair) + (has_up ? 32 * chunk : 0) + lane;
   const auto* take = reinterpret_cast<const float4*>(pair) + (has_up ? 0 : 32 * chunk) + lane;
   const auto meet = [&] { asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory"); };
 #pragma unroll
   for (int b = 0; b < half; b += chunk) {
-    // Element e of a block: token 2t + (e & 1), row g + 8 (e >> 1).
     float kept[chunk][4];
 #pragma unroll
     for (int i = 0; i < chunk; ++i) {
@@ -211,19 +210,90 @@ __device__ inline void store_pair(const float (&d)[tile_tokens / 2], const Strip
     for (int i = 0; i < chunk; ++i) {
       const float4 taken = take[32 * i];
       const float other[4] = {taken.x, taken.y, taken.z, taken.w};
+      float value[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float gate = (has_up ? other[e] : kept[i][e]) + gate_bias[e >> 1];
         const float up = (has_up ? kept[i][e] : other[e]) + up_bias[e >> 1];
-        const float value = gated(gate) * up;
-        const int token = 8 * (b + i) + (e & 1);
-        if (inside[e >> 1] && first_kept + token < list.tokens) {
-          out[static_cast<std::int64_t>(token) * rows + 8 * (e >> 1)] = value;
-        }
+        value[e] = gated(gate) * up;
       }
+      use(b + i, value);
     }
     meet();
   }
+}
+
+// The first token of the half that a warp ends with.
+template <int tile_tokens>
+__device__ inline int first_kept(int first_token, int warp) {
+  return first_token + warp % 2 * (tile_tokens / 2);
+}
+
+template <int tile_tokens>
+__device__ inline void store_pair(const float (&d)[tile_tokens / 2], const StripList& list,
+                                  Strip strip, bool stored, int first_token, const float* factors,
+                                  float back, int warp, int lane, float* pair) {
+  const int t = lane & 3, g = lane >> 2;
+  const int rows = list.rows[0], row = strip.index * strip_rows + g;
+  const bool inside[2] = {stored && row < rows, stored && row + 8 < rows};
+  const int first = first_kept<tile_tokens>(first_token, warp) + 2 * t;
+  float* out = static_cast<float*>(list.out[0]) + static_cast<std::int64_t>(first) * rows + row;
+  gate_pair<tile_tokens>(
+      d, list, strip, stored, factors, back, warp, lane, pair, [&](int i, const float (&value)[4]) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int token = 8 * i + (e & 1);
+          if (inside[e >> 1] && first + token < list.tokens) {
+            out[static_cast<std::int64_t>(token) * rows + 8 * (e >> 1)] = value[e];
+          }
+        }
+      });
+}
+
+// store_pair() into a prepared x (wide.h), whose rows are whole chunks of 64. A strip scales a
+// token by its own largest value, in coarse steps: align_steps() makes them agree.
+template <int tile_tokens>
+__device__ inline void prepare_pair(const float (&d)[tile_tokens / 2], const StripList& list,
+                                    Strip strip, bool stored, int first_token, const float* factors,
+                                    float back, int warp, int lane, float* pair) {
+  const int t = lane & 3, g = lane >> 2;
+  const PreparedLayout layout = prepared_layout(list.tokens, list.rows[0]);
+  auto* base = static_cast<std::uint8_t*>(list.out[0]);
+  const int first = first_kept<tile_tokens>(first_token, warp);
+  // Lane 4g + t ends with token g's rows 2t, 2t + 1, 2t + 8 and 2t + 9: half of core t's 16 bytes
+  // of its group (WideImage).
+  auto* image =
+      base + layout.image +
+      (static_cast<std::int64_t>(strip.index / 4) * layout.padded_tokens + first + g) * 128 +
+      ((strip.index / 2 % 2 * 4 + t) ^ g) * 16 + strip.index % 2 * 8;
+  auto* steps = reinterpret_cast<char2*>(
+      base + layout.steps + static_cast<std::int64_t>(strip.index) * layout.padded_tokens + first +
+      2 * t);
+  gate_pair<tile_tokens>(
+      d, list, strip, stored, factors, back, warp, lane, pair, [&](int i, const float (&value)[4]) {
+        int step[2];
+        float scale[2];
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          unsigned largest =
+              max(__float_as_uint(fabsf(value[e])), __float_as_uint(fabsf(value[e + 2])));
+#pragma unroll
+          for (int l = 4; l < 32; l *= 2) {
+            largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, l));
+          }
+          step[e] = coarse_step(largest);
+          scale[e] = coarse_scale(step[e]);
+        }
+        const std::uint32_t low =
+            transpose_pairs(pack_pair(value[0] * scale[0], value[1] * scale[1], __half{}));
+        const std::uint32_t high =
+            transpose_pairs(pack_pair(value[2] * scale[0], value[3] * scale[1], __half{}));
+        if (!stored) return;
+        *reinterpret_cast<uint2*>(image + i * 1024) = make_uint2(low, high);
+        if (g == 0) {
+          steps[4 * i] = make_char2(static_cast<char>(step[0]), static_cast<char>(step[1]));
+        }
+      });
 }
 
 }  // namespace quantloom::kernels

@@ -39,10 +39,20 @@ def error(out: Array, wanted: Array) -> float:
 
 
 def matrix(
-    random: np.random.Generator, rows: int, columns: int, format: str, bias: bool = False
+    random: np.random.Generator,
+    rows: int,
+    columns: int,
+    format: str,
+    bias: bool = False,
+    scale: Array | None = None,
 ) -> tuple[Any, Array, Array]:
-    """A quantized matrix, its decoded float64 weights and its bias (zeros where none)."""
+    """A quantized matrix, its decoded float64 weights and its bias (zeros where none).
+
+    `scale` is of the rows.
+    """
     weights = random.normal(0, 0.05, (rows, columns)).astype(np.float32)
+    if scale is not None:
+        weights *= scale[:, None].astype(np.float32)
     if format == "F32":
         blocks = weights.view(np.uint8).reshape(-1)
     else:
@@ -119,6 +129,36 @@ def check_projections(device: str, precision: str, format: str, tokens: int) -> 
     out = run.norm_gate_up(x, weight, 1e-6, gate, up, "silu")
     pre = normed @ gate_decoded.T
     assert error(out, pre / (1 + np.exp(-pre)) * (normed @ up_decoded.T)) <= 4 * bound
+
+
+def check_feed_forward(device: str, format: str, tokens: int, length: int) -> None:
+    """Parts of the hidden row that are far larger than others, and tokens of every size."""
+    random = np.random.default_rng(tokens)
+    width = 512
+    residual = random.normal(0, 1, (tokens, width)).astype(np.float32)
+    # The norm takes a token's size away; only what lies below epsilon is small behind it.
+    residual[tokens // 2] = 0
+    residual[tokens // 3] *= 1e-12
+    weight = random.normal(1, 0.2, width).astype(np.float32)
+    sizes = 10.0 ** (np.arange(length) // 48 % 5 - 2)
+    gate, gate_decoded, _ = matrix(random, length, width, format)
+    up, up_decoded, _ = matrix(random, length, width, format, scale=sizes)
+    down, down_decoded, bias = matrix(random, width, length, format, bias=True)
+    out = runner(device).feed_forward(residual, weight, 1e-6, gate, up, down, "silu")
+    normed = rms(residual, weight, 1e-6)
+    hidden = activated(normed @ gate_decoded.T, "silu") * (normed @ up_decoded.T)
+    wanted = hidden @ down_decoded.T
+    for token in range(tokens):
+        added = out[token] - residual[token].astype(np.float64) - bias
+        room = 1e-13 * np.square(wanted[token] + bias + residual[token]).sum()
+        missed = np.square(added - wanted[token]).sum()
+        assert missed <= 4e-6 * np.square(wanted[token]).sum() + room, token
+    for value in (np.nan, np.inf):
+        bad = residual.copy()
+        bad[tokens - 1, 3] = value
+        found = runner(device).feed_forward(bad, weight, 1e-6, gate, up, down, "silu")
+        assert not np.isfinite(found[-1]).any()
+        np.testing.assert_array_equal(found[:-1], out[:-1])
 
 
 def check_mixed_projections(

@@ -37,6 +37,12 @@ def test_mixed_projections(formats: list[str], rows: list[int], columns: int, to
     checks.check_mixed_projections(DEVICE, formats, rows, columns, tokens)
 
 
+@pytest.mark.parametrize(("tokens", "length"), cases.FEED_FORWARDS)
+@pytest.mark.parametrize("format", ["Q8_0", "Q5_0"])
+def test_feed_forward(format: str, tokens: int, length: int) -> None:
+    checks.check_feed_forward(DEVICE, format, tokens, length)
+
+
 @pytest.mark.parametrize("tokens", cases.GATE_TOKENS)
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("format", ["Q4_K", "Q8_0"])

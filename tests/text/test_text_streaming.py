@@ -78,7 +78,7 @@ def test_held_back_text_is_not_shown() -> None:
     assert matcher.push("more") == "" == matcher.flush()
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
     pieces=st.lists(st.text("abc", max_size=5), max_size=8),

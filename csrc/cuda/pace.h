@@ -41,15 +41,17 @@ class Pace {
   static constexpr Duration longest = std::chrono::milliseconds(10);  // that is slept by the clock
 
   [[no_unique_address]] Thread thread_;
-  Time last_{};             // when the mark before came
+  Time last_{};             // when the mark before came, as far as known
   Duration period_{};       // between two marks; 0: not known
   bool was_early_ = false;  // the mark before came while the thread slept
+  bool was_seen_ = false;   // or while it looked: last_ is exact
 };
 
 template <typename Thread>
 template <typename Mark>
 void Pace<Thread>::wait(const Mark& mark) {
   const bool waits = not mark.done();
+  bool seen = false;
   if (waits and period_.count() > 0) {
     const auto due = last_ + period_ - margin(period_);
     if (thread_.now() < due) {
@@ -63,15 +65,16 @@ void Pace<Thread>::wait(const Mark& mark) {
           period_ = {};
           was_early_ = false;
         } else {  // when the mark came is not known: as expected, or a little earlier
-          last_ += period_;
+          last_ = std::min(last_ + period_, now);
           period_ -= period_ / 16;
           was_early_ = early;
         }
+        was_seen_ = false;
         return;
       }
     }
     const auto patience = thread_.now() + period_ / 3;
-    while (not mark.done() and thread_.now() < patience) thread_.yield();
+    while (not(seen = mark.done()) and thread_.now() < patience) thread_.yield();
   }
   mark.synchronize();
   const auto now = thread_.now();
@@ -79,13 +82,15 @@ void Pace<Thread>::wait(const Mark& mark) {
   if (waits and last_ != Time{}) {
     was_early_ = false;
     // After a pause of the caller the gap tells nothing: the next one does. Where it is long, as
-    // between a prompt's passes, being woken late costs little.
+    // between a prompt's passes, being woken late costs little. A gap is too short by as much as
+    // the mark before was seen late.
     const bool paused = period_.count() > 0 and gap > 4 * period_;
-    period_ = paused or gap > longest                 ? Duration{}
-              : period_.count() == 0 or gap < period_ ? gap
-                                                      : (7 * period_ + gap) / 8;
+    period_ = paused or gap > longest                                 ? Duration{}
+              : period_.count() == 0 or (gap < period_ and was_seen_) ? gap
+                                                                      : (7 * period_ + gap) / 8;
   }
   last_ = now;
+  was_seen_ = seen;
 }
 
 }  // namespace quantloom::cuda

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import good, run
 
 import quantloom
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.model import bundled_model
-
-
-def run(
-    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "quantloom", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **(env or {})},
-    )
-
-
-def good(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    done = run(*arguments, stdin=stdin, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_version() -> None:

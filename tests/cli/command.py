@@ -8,19 +8,21 @@ import sys
 
 
 def run(
-    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+    *arguments: str, stdin: str = "", env: dict[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "quantloom", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         env={**os.environ, **(env or {})},
     )
 
 
-def good(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    done = run(*arguments, stdin=stdin, env=env)
+def good(
+    *arguments: str, stdin: str = "", env: dict[str, str] | None = None, timeout: float = 120
+) -> str:
+    done = run(*arguments, stdin=stdin, env=env, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout

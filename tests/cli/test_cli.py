@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from command import good, run
 import quantloom
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.model import bundled_model
+from quantloom.perplexity import perplexity
 
 
 def test_version() -> None:
@@ -80,6 +82,17 @@ def test_quantize(tmp_path: Path) -> None:
     refused = run("quantize", str(source), str(target), "--type", "Q4_0")
     assert refused.returncode == 1
     assert "--overwrite" in refused.stderr
+    missing = run("quantize", str(tmp_path / "none.gguf"), str(target), "--overwrite")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("quantloom: FileError: ")
+    assert "none.gguf" in missing.stderr and len(missing.stderr.splitlines()) == 1
+    again = tmp_path / "again.gguf"
+    refused = run("quantize", str(target), str(again), "--type", "Q8_0")
+    assert refused.returncode == 1
+    assert "--allow-requantize" in refused.stderr
+    good("quantize", str(target), str(again), "--type", "Q8_0", "--allow-requantize")
+    with quantloom.open(again) as file:
+        assert file.tensors["blk.0.ffn_up.weight"].format == "Q8_0"
 
 
 def test_bench() -> None:
@@ -131,6 +144,28 @@ def test_perplexity(tmp_path: Path) -> None:
     short = run("perplexity", str(text), "--context", "1000")
     assert short.returncode == 1
     assert "fewer than one window" in short.stderr
+    for windows in ("0", "-3"):
+        none = run("perplexity", str(text), "--windows", windows)
+        assert none.returncode == 1
+        assert f"InvalidArgument: max_windows is {windows}, outside 1" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("context", 64.0),
+        ("context", True),
+        ("context", 7),
+        ("max_windows", "2"),
+        ("max_windows", 1.5),
+        ("max_windows", 0),
+    ],
+)
+def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
+    with quantloom.load(device="cpu") as model:
+        with pytest.raises(quantloom.InvalidArgument) as caught:
+            perplexity(model, "Once upon a time. " * 100, **{name: value})
+    assert caught.value.subject == name
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from command import good, run
 
 import quantloom
+from quantloom.bench_picture import PictureError, check
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.model import bundled_model
 from quantloom.perplexity import perplexity
@@ -127,10 +128,42 @@ def test_bench_draws(tmp_path: Path, ending: str) -> None:
 
 
 def test_bench_names_what_a_picture_needs(tmp_path: Path) -> None:
-    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
-    refused = run("bench", *sizes, "--picture", str(tmp_path / "bench.bmp"))
+    # What is asked before the model is loaded does not wait for a bench of hours.
+    endless = ("bench", "--repeat", "1000000", "--picture")
+    refused = run(*endless, str(tmp_path / "bench.bmp"), timeout=30)
     assert refused.returncode == 1
     assert "a picture ends in .png or .svg" in refused.stderr
+    refused = run(*endless, str(tmp_path / "none" / "bench.png"), timeout=30)
+    assert refused.returncode == 1
+    assert "FileError: no folder" in refused.stderr
+
+
+def test_bench_asks_for_matplotlib_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("quantloom.bench_picture.find_spec", lambda name: None)
+    with pytest.raises(PictureError, match="pip install matplotlib"):
+        check(tmp_path / "bench.png")
+
+
+def test_bench_prints_before_it_draws(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "bench.png"
+    picture.mkdir()
+    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
+    failed = run("bench", *sizes, "--picture", str(picture))
+    assert failed.returncode == 1
+    assert "decode" in failed.stdout and "prefill" in failed.stdout
+    assert "FileError: cannot write" in failed.stderr
+
+
+def test_bench_takes_one_file() -> None:
+    refused = run("bench", str(bundled_model()), "--model", "other.gguf", timeout=30)
+    assert refused.returncode == 1
+    assert "InvalidArgument: two files to measure" in refused.stderr
+
+
+def test_bench_shows_its_file_in_one_pair_of_brackets() -> None:
+    text = good("bench", "--help", env={"COLUMNS": "160", "NO_COLOR": "1"}).upper()
+    assert "[FILE]" in text and "[[FILE]]" not in text
 
 
 def test_perplexity(tmp_path: Path) -> None:

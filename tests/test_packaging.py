@@ -32,3 +32,18 @@ def test_a_source_archive_leaves_the_environment_out(
     settings = tomllib.loads((repository / "pyproject.toml").read_text())
     excluded = settings["tool"]["scikit-build"]["sdist"]["exclude"]
     assert {f"/{folder}" for folder in environments} <= set(excluded)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["csrc/device/runtime.cpp", "tools/cmake/find_cuda.cmake", "python/quantloom/cli/download.py"],
+)
+def test_an_advised_command_names_what_to_install(repository: Path, name: str) -> None:
+    text = re.sub(r'"\s*\n\s*"', "", (repository / name).read_text())  # a literal in pieces
+    advised = re.findall(r"pip install ([^\"();,\n]+)", text)
+    settings = re.findall(r"\S*--config-settings", text)
+    assert advised
+    for words in advised:
+        assert any(not word.startswith("-") for word in words.split()), words
+    # A setting of the build is no command by itself.
+    assert len(settings) == sum("--config-settings" in words for words in advised)

@@ -50,7 +50,7 @@ def fetch(repo: str, *, directory: Path | None = None, revision: str | None = No
         from huggingface_hub import HfApi, hf_hub_download
     except ImportError as error:
         raise InvalidArgument(
-            "download needs huggingface_hub: pip install 'quantloom[download]'", subject="repo"
+            "download needs huggingface_hub: pip install huggingface_hub", subject="repo"
         ) from error
     name, _, quant = repo.partition(":")
     if name.count("/") != 1 or not all(name.split("/")):

@@ -220,7 +220,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     (tmp_path / "there.gguf").write_bytes(b"another file")
     with pytest.raises(FileError, match=r"none\.gguf"):
         quantize_file(tmp_path / "none.gguf", tmp_path / "there.gguf")
-    with pytest.raises(FileError, match="cannot write"):
+    with pytest.raises(FileError):
         quantize_file(tmp_path / "a.gguf", tmp_path / "b\0.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     with pytest.raises(GGUFError):

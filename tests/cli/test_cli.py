@@ -211,6 +211,10 @@ def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
         (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
         (["generate", "x", "--precision", "wrong"], ["InvalidArgument", "precision"]),
         (["inspect", "nowhere.gguf"], ["FileError"]),
+        (["inspect", ""], ["FileError", "the name ''"]),
+        (["generate", "x", "--model", ""], ["FileError", "the name ''"]),
+        (["quantize", str(bundled_model()), ""], ["FileError", "the name ''"]),
+        (["perplexity", ""], ["FileError", "the name ''"]),
         (["download", "not-a-repository"], ["InvalidArgument", "owner/name"]),
     ],
 )

@@ -17,6 +17,7 @@ from quantloom.cli.options import (
     Precision,
     Threads,
     load_model,
+    named,
     print_json,
 )
 from quantloom.errors import InvalidArgument
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def bench(
-    file: Annotated[Path | None, typer.Argument(help="GGUF file, as with --model.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(parser=named, help="GGUF file, as with --model.")
+    ] = None,
     model: ModelPath = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 128,
@@ -37,7 +40,8 @@ def bench(
     threads: Threads = None,
     json: Json = False,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw where the time goes: a .png or .svg file.")
+        Path | None,
+        typer.Option(parser=named, help="Draw where the time goes: a .png or .svg file."),
     ] = None,
 ) -> None:
     """Measure prefill and decode, each with the limit that this machine sets it."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from quantloom.cli.options import Json, print_json
+from quantloom.cli.options import Json, named, print_json
 from quantloom.errors import FileError, InvalidArgument
 
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -77,7 +77,8 @@ def _hub_errors(name: str) -> Iterator[None]:
 def download(
     repo: Annotated[str, typer.Argument(help="owner/name:quant, such as owner/model-GGUF:Q4_K_M.")],
     directory: Annotated[
-        Path | None, typer.Option(help="Folder to put the file in; default: the hub's cache.")
+        Path | None,
+        typer.Option(parser=named, help="Folder to put the file in; default: the hub's cache."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     json: Json = False,

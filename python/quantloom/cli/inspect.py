@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from quantloom.cli.options import Json, print_json
+from quantloom.cli.options import Json, named, print_json
 
 
 def shown(value: Any, limit: int = 72) -> str:
@@ -24,7 +24,7 @@ def shown(value: Any, limit: int = 72) -> str:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="GGUF file.")],
+    path: Annotated[Path, typer.Argument(parser=named, help="GGUF file.")],
     tensors: Annotated[bool, typer.Option(help="List the tensors too.")] = True,
     json: Json = False,
 ) -> None:

@@ -15,11 +15,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from quantloom.errors import FileError
+
 if TYPE_CHECKING:
     from quantloom.model import Model
 
+
+def named(text: str) -> Path:
+    """`text` as a path; pathlib would take an empty one, such as a variable unset, for ".".
+
+    Raises:
+        FileError: it is empty.
+    """
+    if not text:
+        raise FileError("no file can have the name ''", subject="''")
+    return Path(text)
+
+
 ModelPath = Annotated[
-    Path | None, typer.Option("--model", "-m", help="GGUF file; default: the bundled model.")
+    Path | None,
+    typer.Option("--model", "-m", parser=named, help="GGUF file; default: the bundled model."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="exact or fast (8-bit activations).")]

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from quantloom.cli.options import Json, print_json, progress_bar
+from quantloom.cli.options import Json, named, print_json, progress_bar
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(help="GGUF file, best in F32, F16 or BF16.")],
-    target: Annotated[Path, typer.Argument(help="GGUF file to write.")],
+    source: Annotated[
+        Path, typer.Argument(parser=named, help="GGUF file, best in F32, F16 or BF16.")
+    ],
+    target: Annotated[Path, typer.Argument(parser=named, help="GGUF file to write.")],
     mix: Annotated[
         str, typer.Option("--type", help="Q4_0, Q8_0, Q4_K_M, Q5_K_M or Q6_K.")
     ] = "Q4_K_M",

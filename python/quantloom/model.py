@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -93,6 +94,10 @@ def load(
             raise InvalidArgument(
                 f"{name} must be a string, not {type(value).__name__}", subject=name
             )
+    if device != "auto" and re.fullmatch(r"cpu|cuda(:[0-9]+)?", device) is None:
+        raise InvalidArgument(
+            f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'", subject="device"
+        )
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
     core: Any = None
@@ -118,7 +123,7 @@ def load(
         core = None  # a notebook keeps the error, and with it this frame
         file.close()
         raise
-    if reason and verbose:
+    if reason and verbose and sys.stderr is not None:  # print would take None for stdout
         print(f"quantloom: {file.path.name} {_where(model, chosen, reason)}", file=sys.stderr)
     return model
 
@@ -130,6 +135,10 @@ def _where(model: Model, chosen: str, reason: str) -> str:
         return f"on {model.device} (no layer fits the free memory of {chosen})"
     layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
     return f"with {layers}, the rest on the CPU"
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count:,} tokens"
 
 
 def bundled_model() -> Path:
@@ -349,7 +358,7 @@ class Model:
             "weights": f"{self.weight_bytes / 1e6:,.1f} MB",
             "device": self.device,
             "precision": self.precision,
-            "context": f"{self.context_length:,} tokens",
+            "context": _tokens(self.context_length),
             "cache": f"{self.cache_bytes / 1e6:,.1f} MB a session, {self.cache_type}",
         }
 
@@ -450,7 +459,7 @@ class Session:
         return Stream(self, tokens, request, owned=owned)
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"context of {self.model.context_length:,} tokens"
+        state = "closed" if self.closed else f"context of {_tokens(self.model.context_length)}"
         return f"<quantloom.Session on {self.model.path.name!r}: {state}>"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantloom import _quantloom
-from quantloom.errors import InvalidArgument, NumericsError
+from quantloom.errors import FileError, InvalidArgument, NumericsError
 from quantloom.formats import FORMATS, TensorType, tensor_type
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.mixes import MIXES, Mix, Model, Source, choose
@@ -169,9 +169,9 @@ def quantize_file(
     recipe = MIXES.get(mix.upper())
     if recipe is None:
         raise InvalidArgument(f"no mix {mix!r}; there are {', '.join(MIXES)}", subject="mix")
-    if Path(target).exists() and os.path.samefile(source, target):
-        raise InvalidArgument("source and target are the same file", subject="target")
     file = _quantloom.GGUFFile.open(Path(source))
+    if _same_file(source, target):
+        raise InvalidArgument("source and target are the same file", subject="target")
     summary = QuantizationSummary(recipe.name)
     plan = _plan(file, recipe, summary, allow_requantize)
 
@@ -195,6 +195,15 @@ def quantize_file(
     summary.formats = dict(Counter(weights.target.name for weights in plan))
     writer.write(target, progress)
     return summary
+
+
+def _same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(source, target)
+    except FileNotFoundError:  # a new target
+        return False
+    except (OSError, ValueError) as error:  # ValueError: no file can have that name
+        raise FileError(f"cannot write {os.fspath(target)!r}: {error}", subject="target") from error
 
 
 def _plan(
@@ -233,7 +242,7 @@ def _plan(
             elif not allow_requantize:
                 raise InvalidArgument(
                     f"{source.name} is quantized already ({format.name}); start from F32, F16 or "
-                    "BF16, or allow requantizing",
+                    "BF16, or give allow_requantize (--allow-requantize)",
                     subject=source.name,
                 )
         plan.append(_Weights(position, source, format, target))

@@ -217,6 +217,11 @@ def test_bad_arguments(tmp_path: Path) -> None:
         quantize_file(tmp_path / "a.gguf", tmp_path / "a.gguf")
     with pytest.raises(FileError):
         quantize_file(tmp_path / "none.gguf", tmp_path / "b.gguf")
+    (tmp_path / "there.gguf").write_bytes(b"another file")
+    with pytest.raises(FileError, match=r"none\.gguf"):
+        quantize_file(tmp_path / "none.gguf", tmp_path / "there.gguf")
+    with pytest.raises(FileError):
+        quantize_file(tmp_path / "a.gguf", tmp_path / "b\0.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     with pytest.raises(GGUFError):
         quantize_file(tmp_path / "bad.gguf", tmp_path / "b.gguf")

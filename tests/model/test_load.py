@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import quantloom
+from quantloom import InvalidArgument
 from synthetic_model import VOCABULARY, Synthetic
 
 
@@ -22,6 +24,31 @@ def test_auto_says_in_one_line_what_it_chose(
         assert f"named.gguf on {model.device}" in said.err
     with quantloom.load(path, verbose=False), quantloom.load(path, device="cpu"):
         assert capsys.readouterr() == ("", "")
+
+
+def test_the_notice_goes_nowhere_without_an_error_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Synthetic().write(tmp_path)
+    monkeypatch.setattr(sys, "stderr", None)
+    quantloom.load(path).close()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:-1", "CPU", "cpu\n"])
+def test_an_unknown_device_is_told_all_that_load_takes(device: str, tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with pytest.raises(InvalidArgument) as caught:
+        quantloom.load(path, device=device)
+    assert str(caught.value) == (f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
+    assert caught.value.subject == "device"
+
+
+def test_one_token_is_one_token(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu", context_length=1) as model:
+        assert repr(model.session()).endswith("context of 1 token>")
+        assert "1 token," in repr(model)
 
 
 def test_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:

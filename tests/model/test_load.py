@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 
 import quantloom
-from quantloom import InvalidArgument
+from quantloom import _quantloom
+from quantloom.errors import InvalidArgument, Unsupported
 from synthetic_model import VOCABULARY, Synthetic
 
 
@@ -126,3 +129,45 @@ def test_the_file_s_mapping_outlives_its_handle(tmp_path: Path) -> None:
         before = model.logits([1, 2, 3])
         model.file.close()
         assert np.array_equal(model.logits([1, 2, 3]), before)
+
+
+def test_each_load_sets_the_threads(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    _quantloom.set_thread_count(0)
+    cores = _quantloom.thread_count()
+    with quantloom.load(path, device="cpu", threads=3) as first:
+        assert _quantloom.thread_count() == 3
+        with first.stream([1, 2], max_new_tokens=4) as stream:
+            tokens = [next(stream).token]
+            with quantloom.load(path, device="cpu"):
+                assert _quantloom.thread_count() == cores
+            tokens += [piece.token for piece in stream]
+        assert tokens == first.generate([1, 2], max_new_tokens=4).tokens
+
+
+def test_what_a_model_shows_of_itself(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path, "a.gguf")
+    with quantloom.load(path, device="cpu", context_length=100) as model:
+        assert repr(model).startswith("<quantloom.Model 'a.gguf': llama, 2 layers, ")
+        assert " on cpu, exact, context of 100 tokens, cache of " in repr(model)
+
+
+def test_nothing_of_a_model_is_copied(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu") as model, model.session() as session:
+        with session.stream([1, 2], max_new_tokens=2) as stream:
+            for thing in (model, session, stream):
+                name = type(thing).__name__
+                for call in (copy.copy, copy.deepcopy, pickle.dumps):
+                    with pytest.raises(Unsupported, match=f"a {name} is not copied or pickled; "):
+                        call(thing)
+            assert len(stream.run().tokens) == 2
+
+
+def test_a_prompt_has_an_order(tmp_path: Path) -> None:
+    with quantloom.load(Synthetic().write(tmp_path), device="cpu") as model:
+        for prompt in ({1, 2}, frozenset([1]), {1: 2}, {1: 2}.keys()):
+            with pytest.raises(InvalidArgument, match="prompt must be a sequence of token ids"):
+                model.generate(prompt)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="prompt is a masked array"):
+            model.generate(np.ma.masked_array([1, 2], [True, False]))

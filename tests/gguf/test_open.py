@@ -427,3 +427,16 @@ def test_a_file_is_not_copied(small: Path) -> None:
         for call in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(Unsupported, match="a File is not copied or pickled"):
                 call(file)
+
+
+def test_quantizing_what_is_aligned_to_less_than_eight(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    values = np.linspace(-1, 1, 512, dtype=np.float32)
+    builder = Builder(alignment=4)
+    builder.tensor("blk.0.ffn_up.weight", "F32", (256, 2), values.tobytes())
+    path.write_bytes(builder.build())
+    quantloom.quantize_file(path, tmp_path / "b.gguf", "Q8_0")
+    with quantloom.open(tmp_path / "b.gguf") as file:
+        assert file.alignment == 8
+        found = file.tensors["blk.0.ffn_up.weight"].dequantize()
+    assert np.abs(found.reshape(-1) - values).max() < 0.01

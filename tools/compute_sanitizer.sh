@@ -10,7 +10,8 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 for tool in memcheck racecheck initcheck synccheck; do
   # Calls that are probed and answered with an error (has this build code for this chip?) are no findings.
-  timeout "${SECONDS_EACH:-900}" compute-sanitizer --tool "$tool" --report-api-errors no \
+  # A time that is up interrupts pytest, which then still says what failed so far.
+  timeout -s INT --kill-after=30 "${SECONDS_EACH:-900}" compute-sanitizer --tool "$tool" --report-api-errors no \
     --error-exitcode 9 --target-processes application-only \
     python3 -m pytest -q -p no:cacheprovider --timeout 900 "${tests[@]}" >"$logs/$tool" 2>&1 &
   pids+=($!)
@@ -24,6 +25,6 @@ done
 for tool in memcheck racecheck initcheck synccheck; do
   echo "== $tool"
   grep -E "^=========" "$logs/$tool" | grep -vE "COMPUTE-SANITIZER" | head -n 40
-  tail -n 3 "$logs/$tool" | grep -v "^=========" || true
+  grep -vE "^=========|^$" "$logs/$tool" | grep -E "^E  |^FAILED|passed|failed" | tail -n 20
 done
 exit $worst

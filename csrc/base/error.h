@@ -27,15 +27,18 @@ enum class ErrorKind {
 class Error : public std::exception {
  public:
   // `subject` names the key, tensor or argument at fault; `offset` is a byte offset into the file;
-  // `limit` is the bound that was passed.
+  // `limit` is the bound that was passed; `system_code` is the errno of what failed on the file
+  // that `subject` names.
   Error(ErrorKind kind, std::string message, std::string subject = {},
         std::optional<std::uint64_t> offset = std::nullopt,
-        std::optional<std::uint64_t> limit = std::nullopt)
+        std::optional<std::uint64_t> limit = std::nullopt,
+        std::optional<int> system_code = std::nullopt)
       : kind_(kind),
         message_(std::move(message)),
         subject_(std::move(subject)),
         offset_(offset),
-        limit_(limit) {}
+        limit_(limit),
+        system_code_(system_code) {}
 
   const char* what() const noexcept override { return message_.c_str(); }
   ErrorKind kind() const noexcept { return kind_; }
@@ -43,6 +46,7 @@ class Error : public std::exception {
   const std::string& subject() const noexcept { return subject_; }
   std::optional<std::uint64_t> offset() const noexcept { return offset_; }
   std::optional<std::uint64_t> limit() const noexcept { return limit_; }
+  std::optional<int> system_code() const noexcept { return system_code_; }
 
  private:
   ErrorKind kind_;
@@ -50,6 +54,7 @@ class Error : public std::exception {
   std::string subject_;
   std::optional<std::uint64_t> offset_;
   std::optional<std::uint64_t> limit_;
+  std::optional<int> system_code_;
 };
 
 }  // namespace quantloom

@@ -209,9 +209,10 @@ void set_thread_count(int threads) {
                 "threads is " + std::to_string(threads) + ", outside 0 to 1024", "threads",
                 std::nullopt, 1024);
   }
+  if (threads == 0) threads = available_cores();
   Shared& state = shared();
   const std::lock_guard lock(state.mutex);
-  state.threads.store(threads == 0 ? available_cores() : threads);
+  if (state.threads.exchange(threads) == threads) return;  // the pool has that many already
   delete state.pool;
   state.pool = nullptr;
 }

@@ -100,7 +100,7 @@ std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
     progress(done, total);
   };
   const quantloom::Unlocked release;
-  if (threads) set_thread_count(*threads);
+  set_thread_count(threads.value_or(0));
   return Model::load(file, options, report);
 }
 

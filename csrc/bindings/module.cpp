@@ -46,12 +46,21 @@ py::object text(const std::string& bytes) {
       bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace"));
 }
 
+py::object file_name(const std::string& bytes) {
+  return py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size())));
+}
+
 void raise(const quantloom::Error& error) {
   py::object none = py::none();
   py::dict attributes;
   attributes["subject"] = error.subject().empty() ? none : text(error.subject());
   attributes["offset"] = error.offset() ? py::object(py::int_(*error.offset())) : none;
   attributes["limit"] = error.limit() ? py::object(py::int_(*error.limit())) : none;
+  if (error.kind() == quantloom::ErrorKind::io && error.system_code()) {
+    attributes["errno"] = py::int_(*error.system_code());
+    attributes["filename"] = file_name(error.subject());
+  }
   py::object type = py::module_::import("quantloom.errors").attr(python_class(error.kind()));
   py::object instance = type(text(error.message()), **attributes);
   PyErr_SetObject(type.ptr(), instance.ptr());

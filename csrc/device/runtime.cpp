@@ -20,9 +20,8 @@ const CudaStatus& cuda_status() {
   static const CudaStatus status = [] {
     CudaStatus s;
     s.reason =
-        "this build of quantloom has no CUDA part; install it again where the CUDA toolkit 13 is, "
-        "with "
-        "pip install --config-settings=cmake.define.QUANTLOOM_CUDA=ON";
+        "this build of quantloom has no CUDA part; where the CUDA toolkit 13 is, install it again "
+        "in its folder with pip install . --config-settings=cmake.define.QUANTLOOM_CUDA=ON";
     return s;
   }();
   return status;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -15,13 +16,15 @@
 namespace quantloom::loader {
 namespace {
 
-[[noreturn]] void fail(const std::string& action, const std::filesystem::path& path,
+[[noreturn]] void fail(const std::string& action, const std::filesystem::path& path, int code,
                        const std::string& reason) {
   throw Error(ErrorKind::io, "cannot " + action + " '" + path.string() + "': " + reason,
-              path.string());
+              path.string(), std::nullopt, std::nullopt, code);
 }
 
-std::string last_error() { return std::generic_category().message(errno); }
+[[noreturn]] void fail(const std::string& action, const std::filesystem::path& path, int code) {
+  fail(action, path, code, std::generic_category().message(code));
+}
 
 std::int64_t modified_nanoseconds(const struct stat& status) {
 #if defined(__APPLE__)
@@ -53,17 +56,17 @@ int native(Advice advice) {
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   // Without O_NONBLOCK a named pipe would hang here before fstat can refuse it.
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor_ < 0) fail("open", path, last_error());
+  if (descriptor_ < 0) fail("open", path, errno);
   try {
     struct stat status{};
-    if (::fstat(descriptor_, &status) != 0) fail("open", path, last_error());
-    if (S_ISDIR(status.st_mode)) fail("open", path, "it is a folder");
-    if (not S_ISREG(status.st_mode)) fail("open", path, "it is not a regular file");
+    if (::fstat(descriptor_, &status) != 0) fail("open", path, errno);
+    if (S_ISDIR(status.st_mode)) fail("open", path, EISDIR, "it is a folder");
+    if (not S_ISREG(status.st_mode)) fail("open", path, ENODEV, "it is not a regular file");
     size_ = static_cast<std::size_t>(status.st_size);
     modified_nanoseconds_ = modified_nanoseconds(status);
     if (size_ > 0) {
       void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor_, 0);
-      if (mapped == MAP_FAILED) fail("map", path, last_error());
+      if (mapped == MAP_FAILED) fail("map", path, errno);
       data_ = static_cast<const std::byte*>(mapped);
     }
   } catch (...) {
@@ -106,10 +109,10 @@ void MappedFile::advise(std::span<const std::byte> bytes, Advice advice) const {
 
 void MappedFile::check_unchanged() const {
   struct stat status{};
-  if (::fstat(descriptor_, &status) != 0) fail("read", path_, last_error());
+  if (::fstat(descriptor_, &status) != 0) fail("read", path_, errno);
   if (static_cast<std::size_t>(status.st_size) != size_ ||
       modified_nanoseconds(status) != modified_nanoseconds_) {
-    fail("read", path_, "it has changed on disk since it was opened");
+    fail("read", path_, ESTALE, "it has changed on disk since it was opened");
   }
 }
 

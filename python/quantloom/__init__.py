@@ -13,8 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantloom import cuda as cuda
+    from quantloom import errors as errors
+    from quantloom import explain as explain
+    from quantloom import file as file
     from quantloom import formats as formats
+    from quantloom import generation as generation
+    from quantloom import gguf_writer as gguf_writer
+    from quantloom import mixes as mixes
+    from quantloom import model as model
+    from quantloom import perplexity as perplexity
+    from quantloom import products as products
+    from quantloom import quantization as quantization
     from quantloom import reference as reference
+    from quantloom import stream as stream
+    from quantloom import tensor as tensor
+    from quantloom import text as text
     from quantloom._quantloom import __version__ as __version__
     from quantloom.errors import Cancelled as Cancelled
     from quantloom.errors import Closed as Closed
@@ -84,6 +97,23 @@ _HOMES = {
 }
 
 __all__ = [name for name in _HOMES if name != "__version__"]
+
+_MODULES = (
+    "errors",
+    "explain",
+    "file",
+    "generation",
+    "gguf_writer",
+    "mixes",
+    "model",
+    "perplexity",
+    "products",
+    "quantization",
+    "stream",
+    "tensor",
+    "text",
+)
+_HOMES.update({name: f"quantloom.{name}" for name in _MODULES})
 
 if not TYPE_CHECKING:  # type checkers read the imports above
 

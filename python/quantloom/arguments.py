@@ -1,16 +1,21 @@
-"""Numbers and token ids on their way to C++: type and width are checked here, the range there."""
+"""Arguments on their way to C++: type and width are checked here, the range of numbers there."""
 
 from __future__ import annotations
 
+import errno
 import math
 import operator
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quantloom.errors import InvalidArgument
+from quantloom.errors import FileError, InvalidArgument
+
+MOST_THREADS = 1024
 
 _INT64 = np.iinfo(np.int64)
 
@@ -57,6 +62,76 @@ def real(name: str, value: Any) -> float:
         ) from None
 
 
+def text(name: str, value: Any) -> str:
+    """`value`, a string that UTF-8 can write.
+
+    Raises:
+        InvalidArgument: no string, or one with an unpaired surrogate; `subject` is `name`.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name} must be a string, not {type(value).__name__}", subject=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} {value!a} has an unpaired surrogate", subject=name) from None
+    return value
+
+
+def extents(name: str, value: Any) -> list[int]:
+    """The lengths of a shape, given as a sequence of integers or as one; not yet their range.
+
+    Raises:
+        InvalidArgument: something else than integers of 64 bits; `subject` is `name`.
+    """
+    try:
+        lengths = list(value)
+    except TypeError:
+        lengths = [value]
+    return [integer(name, length) for length in lengths]
+
+
+def file_path(name: str, value: Any) -> Path:
+    """`value` as the path of a file, which need not exist.
+
+    Raises:
+        InvalidArgument: neither a string nor a path; `subject` is `name`.
+        FileError: no file can have that name: it is empty, has a NUL or an unpaired surrogate.
+    """
+    try:
+        given = os.fspath(value)
+    except TypeError:
+        given = b""
+    if not isinstance(given, str):
+        raise InvalidArgument(
+            f"{name} must be a string or a path, not {type(value).__name__}", subject=name
+        )
+    try:
+        encoded = os.fsencode(given)
+    except UnicodeEncodeError:
+        encoded = b""
+    if not encoded or b"\0" in encoded:
+        raise FileError(
+            f"no file can have the name {given!a}",
+            subject=repr(given),
+            errno=errno.EINVAL if given else errno.ENOENT,
+            filename=given,
+        )
+    return Path(given)
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuses a masked array whose mask hides something: nothing behind it keeps a mask.
+
+    Raises:
+        InvalidArgument: it hides a value; `subject` is `name`.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InvalidArgument(
+            f"{name} is a masked array that hides values; fill them with .filled() first",
+            subject=name,
+        )
+
+
 def items(name: str, value: Any) -> list[Any]:
     """The items of `value`.
 
@@ -74,8 +149,10 @@ def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
     """A sequence of token ids as int64 [tokens].
 
     Raises:
-        InvalidArgument: it holds something else than integers of 64 bits, or is not flat.
+        InvalidArgument: it holds something else than integers of 64 bits, is not flat, or has no
+            order, as a set or a mapping.
     """
+    refuse_masked(name, value)
     if isinstance(value, np.ndarray):
         if value.ndim != 1 or value.dtype.kind not in "iu":
             raise InvalidArgument(
@@ -86,7 +163,7 @@ def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
         if value.dtype == np.uint64 and value.size and value.max() > _INT64.max:
             raise InvalidArgument(f"{name} holds {value.max()}, no token id", subject=name)
         return np.ascontiguousarray(value, dtype=np.int64)
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Set, Mapping)) or not isinstance(value, Iterable):
         raise InvalidArgument(
             f"{name} must be a sequence of token ids, not {type(value).__name__}", subject=name
         )

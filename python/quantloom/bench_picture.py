@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantloom.errors import InvalidArgument, QuantloomError
+from quantloom.errors import FileError, InvalidArgument, QuantloomError
 
 if TYPE_CHECKING:
     from quantloom.bench import BenchResult
 
 
 class PictureError(QuantloomError, ImportError):
-    """matplotlib, which draws, is not installed."""
+    """matplotlib, which draws, is not installed or does not work."""
+
+
+def check(path: Path) -> None:
+    """Whether a picture can be drawn to `path`, to be asked before what it shows is measured.
+
+    Raises:
+        InvalidArgument: another ending than .png or .svg.
+        FileError: there is no such folder.
+        PictureError: matplotlib is missing.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise InvalidArgument(f"a picture ends in .png or .svg, not {path.name!r}", subject="path")
+    if not path.parent.is_dir():
+        raise FileError(f"no folder {str(path.parent)!r} for a picture", subject=str(path))
+    # Not imported here: it would count in the memory that a bench on the CPU reports.
+    if find_spec("matplotlib") is None:
+        raise PictureError("a picture needs matplotlib: pip install matplotlib")
 
 
 def draw(result: BenchResult, path: Path, title: str) -> None:
@@ -20,10 +38,10 @@ def draw(result: BenchResult, path: Path, title: str) -> None:
 
     Raises:
         InvalidArgument: another ending than .png or .svg, or a result without limits.
-        PictureError: matplotlib is missing.
+        FileError: the file cannot be written.
+        PictureError: matplotlib is missing or broken.
     """
-    if path.suffix not in (".png", ".svg"):
-        raise InvalidArgument(f"a picture ends in .png or .svg, not {path.name!r}", subject="path")
+    check(path)
     limits = result.limits
     if limits is None:
         raise InvalidArgument("a picture needs the limits: bench(limits=True)", subject="result")
@@ -31,9 +49,7 @@ def draw(result: BenchResult, path: Path, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PictureError(
-            f'a picture needs matplotlib: pip install "quantloom[notebook]" ({error})'
-        ) from None
+        raise PictureError(f"matplotlib, which draws, cannot be imported: {error}") from None
 
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -60,7 +76,10 @@ def draw(result: BenchResult, path: Path, title: str) -> None:
         spread.annotate(name, (1000 * value, 0.95), xycoords=("data", "axes fraction"), fontsize=8)
     spread.set(title="between two tokens", xlabel="ms", ylabel="tokens", yscale="log")
     figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise FileError(f"cannot write {str(path)!r}: {error}", subject=str(path)) from error
 
 
 def _stack(axes: object, parts: list[tuple[str, float]]) -> None:

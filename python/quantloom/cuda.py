@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantloom import _quantloom
+from quantloom import _quantloom, arguments
+from quantloom.errors import InvalidArgument
 
 __all__ = [
     "CudaStatus",
@@ -20,6 +21,8 @@ __all__ = [
     "synchronize",
     "trim",
 ]
+
+_MOST_DEVICES = 1024
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,13 @@ class MemoryInfo:
 
 
 def _name(device: int | str) -> str:
-    return f"cuda:{device}" if isinstance(device, int) else device
+    if isinstance(device, str):
+        return arguments.text("device", device)
+    if not hasattr(device, "__index__"):
+        raise InvalidArgument(
+            f"device must be a GPU's number or name, not {type(device).__name__}", subject="device"
+        )
+    return f"cuda:{arguments.integer('device', device, 0, _MOST_DEVICES - 1)}"
 
 
 def status() -> CudaStatus:
@@ -119,19 +128,31 @@ def memory(device: int | str = 0) -> MemoryInfo:
     """How much memory of a GPU is in use, cached and free.
 
     Raises:
+        InvalidArgument: `device` is no GPU's number or name.
         DeviceError: the GPU cannot be used.
     """
     return MemoryInfo(**_quantloom.cuda_memory(_name(device)))
 
 
 def set_memory_cap(limit: int | None, device: int | str = 0) -> None:
-    """Let this process take at most `limit` bytes of a GPU; None lifts the cap."""
-    _quantloom.cuda_set_memory_cap(_name(device), 0 if limit is None else limit)
+    """Let this process take at most `limit` bytes of a GPU; None lifts the cap.
+
+    Raises:
+        InvalidArgument: `limit` is no integer from 1 on, or `device` no GPU's number or name.
+        DeviceError: the GPU cannot be used.
+    """
+    cap = 0 if limit is None else arguments.integer("limit", limit, 1)
+    _quantloom.cuda_set_memory_cap(_name(device), cap)
 
 
 def trim(device: int | str = 0, *, keep: int = 0) -> None:
-    """Give cached memory back to the device until at most `keep` bytes are cached."""
-    _quantloom.cuda_trim(_name(device), keep)
+    """Give cached memory back to the device until at most `keep` bytes are cached.
+
+    Raises:
+        InvalidArgument: `keep` is no integer from 0 on, or `device` no GPU's number or name.
+        DeviceError: the GPU cannot be used.
+    """
+    _quantloom.cuda_trim(_name(device), arguments.integer("keep", keep, 0))
 
 
 def reset_peak(device: int | str = 0) -> None:

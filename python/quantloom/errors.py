@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno as codes
+import os
+from functools import partial
+from typing import Any
+
 
 class QuantloomError(Exception):
     """Base of all errors of this package.
@@ -70,8 +75,54 @@ class Cancelled(QuantloomError):
     """The work was stopped by its caller."""
 
 
+class Unsupported(QuantloomError, TypeError):
+    """Something that an object cannot do, such as rows without dimensions, or being copied."""
+
+
+class OutsideIndex(InvalidArgument, IndexError):
+    """An index outside a tensor; `limit` is the number of rows."""
+
+
 class FileError(QuantloomError, OSError):
-    """The operating system could not open, map, read or write a file."""
+    """The operating system could not open, map, read or write a file.
+
+    Of a file that is absent it is a FileNotFoundError too.
+
+    Attributes:
+        errno, strerror: the system's number and words for the cause, or None.
+        filename: the file at fault where `errno` is set, else None.
+    """
+
+    def __new__(cls, message: str, *, errno: int | None = None, **_: Any) -> FileError:
+        """An AbsentFileError where `errno` says so, as OSError picks its own subclasses."""
+        absent = cls is FileError and errno == codes.ENOENT
+        return super().__new__(AbsentFileError if absent else cls, message)
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        subject: str | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        errno: int | None = None,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(message, subject=subject, offset=offset, limit=limit)
+        self.errno = errno
+        self.strerror = None if errno is None else os.strerror(errno)
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild = partial(type(self), errno=self.errno, filename=self.filename)
+        return rebuild, self.args, self.__dict__
+
+
+class AbsentFileError(FileError, FileNotFoundError):
+    """A file that is not there."""
 
 
 class Closed(QuantloomError, RuntimeError):

@@ -7,16 +7,15 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from quantloom import _quantloom
-from quantloom.errors import Closed, FileError, ModelError
-
-if TYPE_CHECKING:
-    from quantloom.tensor import Tensor
+import quantloom
+from quantloom import _quantloom, arguments
+from quantloom.errors import Closed, ModelError
+from quantloom.unshared import Unshared
 
 __all__ = ["File", "LazyTensor", "Metadata", "MetadataValue", "Tensors", "open"]
 
@@ -42,18 +41,12 @@ def open(path: str | os.PathLike[str]) -> File:
         The file, mapped into memory. Use it as a context manager or call `close()`.
 
     Raises:
-        FileError: the file is absent or cannot be mapped.
+        InvalidArgument: `path` is no path.
+        FileError: the file is absent or cannot be mapped; `errno` and `filename` say which and why.
         GGUFError: the file is not valid GGUF; the error names the key or tensor, the byte offset
             and the limit.
     """
     return File(path)
-
-
-def _can_be_a_name(path: Path) -> bool:
-    try:
-        return b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
 
 
 class _Handle:
@@ -61,8 +54,6 @@ class _Handle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not _can_be_a_name(path):
-            raise FileError(f"no file can have the name {str(path)!r}", subject=repr(str(path)))
         self._file: Any = _quantloom.GGUFFile.open(path)
 
     @property
@@ -192,7 +183,7 @@ class LazyTensor:
         view: npt.NDArray[np.uint8] = self._handle.file.tensor_bytes(self._position)
         return view
 
-    def to(self, device: str) -> Tensor:
+    def to(self, device: str) -> quantloom.Tensor:
         """The blocks as a :class:`quantloom.Tensor`; on the CPU in the file's own memory.
 
         Raises:
@@ -201,14 +192,13 @@ class LazyTensor:
             Closed, FileError, GGUFError: as for `bytes`.
         """
         from quantloom.formats import tensor_type
-        from quantloom.tensor import Tensor
 
         if not tensor_type(self.format).served:
             raise ModelError(
                 f"tensor {self.name!r} is of type {self.format}, for which there is no decoder",
                 subject=self.name,
             )
-        return Tensor.from_blocks(self.bytes, self.format, self.shape, device)
+        return quantloom.Tensor.from_blocks(self.bytes, self.format, self.shape, device)
 
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """The weights as a new array of `shape` and `dtype`, decoded in float32.
@@ -294,7 +284,7 @@ class Tensors(Mapping[str, LazyTensor]):
         return _html_table(("tensor", "format", "shape", "size"), rows)
 
 
-class File:
+class File(Unshared):
     """An open GGUF file. Made by :func:`open`.
 
     Attributes:
@@ -308,8 +298,10 @@ class File:
         nbytes: size of the file, of all shards together.
     """
 
+    _instead = "open() its path again"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = arguments.file_path("path", path)
         self._handle = _Handle(self.path)
         file = self._handle.file
         self.version: int = file.version

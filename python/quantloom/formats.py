@@ -79,7 +79,10 @@ def tensor_type(key: str | int) -> TensorType:
     Raises:
         InvalidArgument: there is no such type.
     """
-    entry = TYPES.get(key.upper()) if isinstance(key, str) else _BY_ID.get(key)
+    try:
+        entry = TYPES.get(key.upper()) if isinstance(key, str) else _BY_ID.get(key)
+    except TypeError:  # what cannot be a key of a dictionary
+        entry = None
     if entry is None:
         raise InvalidArgument(
             f"{key!r} is no GGUF tensor type; there are {', '.join(FORMATS)}", subject="format"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +25,27 @@ from quantloom.file import open as open_file
 from quantloom.generation import GenerationKeywords, GenerationResult, Request
 from quantloom.stream import Stream
 from quantloom.text.tokenizer import Tokenizer
+from quantloom.unshared import Unshared
 
+# All of them exist while the program runs, for `typing.get_type_hints`.
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing_extensions import Unpack
+elif sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
 
-    from typing_extensions import Self, Unpack
+    class Unpack:
+        """Python 3.10 has none; the mapping of the keywords stands for itself."""
 
-    Message: TypeAlias = Mapping[str, Any]
-    Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[Any] | Sequence[Message]
+        def __class_getitem__(cls, keywords: Any) -> Any:
+            """Those keywords."""
+            return keywords
+
+
+Message: TypeAlias = Mapping[str, Any]
+Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[Any] | Sequence[Message]
+_Model = TypeVar("_Model", bound="Model")
+_Session = TypeVar("_Session", bound="Session")
 
 __all__ = ["Model", "Session", "load"]
 
@@ -62,7 +77,8 @@ def load(
             default that, capped at 8192.
         precision: "exact" carries activations at 16 bits or more; "fast" may use 8.
         cache_type: "f16", "f32" or "q8_0", the type of the keys and values that a session keeps.
-        threads: CPU threads of this process's computations; by default all cores.
+        threads: CPU threads, up to 1024; by default all cores. All models of a process compute on
+            the same ones, and each load sets their number anew, for models loaded before as well.
         check_weights: look for NaN and Inf in all scales first.
         batch_invariant: give a request the same bits however its prompt is cut into chunks and
             whatever prefix of it a session has in its cache. Short prompts and the ends of long
@@ -85,14 +101,15 @@ def load(
     if gpu_layers is not None:
         gpu_layers = arguments.integer("gpu_layers", gpu_layers, 0)
     if threads is not None:
-        threads = arguments.integer("threads", threads, 1, 1024)
+        threads = arguments.integer("threads", threads, 1, arguments.MOST_THREADS)
     if context_length is not None:
         context_length = arguments.integer("context_length", context_length)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
-        if not isinstance(value, str):
-            raise InvalidArgument(
-                f"{name} must be a string, not {type(value).__name__}", subject=name
-            )
+        arguments.text(name, value)
+    if device != "auto" and re.fullmatch(r"cpu|cuda(:[0-9]+)?", device) is None:
+        raise InvalidArgument(
+            f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'", subject="device"
+        )
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
     core: Any = None
@@ -118,7 +135,7 @@ def load(
         core = None  # a notebook keeps the error, and with it this frame
         file.close()
         raise
-    if reason and verbose:
+    if reason and verbose and sys.stderr is not None:  # print would take None for stdout
         print(f"quantloom: {file.path.name} {_where(model, chosen, reason)}", file=sys.stderr)
     return model
 
@@ -132,6 +149,10 @@ def _where(model: Model, chosen: str, reason: str) -> str:
     return f"with {layers}, the rest on the CPU"
 
 
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count:,} tokens"
+
+
 def bundled_model() -> Path:
     """Path of the small model that comes with quantloom.
 
@@ -141,7 +162,12 @@ def bundled_model() -> Path:
     folder = Path(__file__).parent / "data"
     files = sorted(folder.glob("*.gguf"))
     if not files:
-        raise FileError("this installation of quantloom has no bundled model; give load() a path")
+        raise FileError(
+            "this installation of quantloom has no bundled model; give load() a path",
+            subject=str(folder),
+            errno=errno.ENOENT,
+            filename=str(folder),
+        )
     return files[0]
 
 
@@ -152,7 +178,7 @@ def _tokenizer_of(file: File) -> Tokenizer | None:
     return Tokenizer.from_metadata(file.metadata)
 
 
-class Model:
+class Model(Unshared):
     """A model on a device. Made by :func:`load`; safe to share between threads.
 
     Attributes:
@@ -170,6 +196,8 @@ class Model:
         weight_bytes: of all tensors.
         cache_bytes: that the cache of one session takes.
     """
+
+    _instead = "it is safe to share between threads; load() its file again in another process"
 
     def __init__(self, core: Any, file: File, tokenizer: Tokenizer | None) -> None:
         self._core: Any = core
@@ -307,7 +335,7 @@ class Model:
         self._core = None
         self.file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Model) -> _Model:
         return self
 
     def __exit__(
@@ -349,12 +377,18 @@ class Model:
             "weights": f"{self.weight_bytes / 1e6:,.1f} MB",
             "device": self.device,
             "precision": self.precision,
-            "context": f"{self.context_length:,} tokens",
+            "context": _tokens(self.context_length),
             "cache": f"{self.cache_bytes / 1e6:,.1f} MB a session, {self.cache_type}",
         }
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else ", ".join(self._summary().values())
+        state = "closed"
+        if not self.closed:
+            of = self._summary()
+            state = (
+                f"{of['architecture']}, {of['layers']} layers, {of['weights']} on {of['device']}, "
+                f"{of['precision']}, context of {of['context']}, cache of {of['cache']}"
+            )
         return f"<quantloom.Model {self.path.name!r}: {state}>"
 
     def _repr_html_(self) -> str:
@@ -367,13 +401,15 @@ class Model:
         return f"<p><b>{name}</b></p><table>{cells}</table>"
 
 
-class Session:
+class Session(Unshared):
     """One sequence on a model. Made by :meth:`Model.session`.
 
     A prompt is always the whole sequence: the part of it that the cache holds already is not
     computed again. One thread at a time: a second one gets SessionBusy, as does a second generation
     while a stream of the first is open.
     """
+
+    _instead = "take another session() of its model"
 
     def __init__(self, model: Model, *, prefill_chunk: int | None = None) -> None:
         if prefill_chunk is not None:
@@ -431,7 +467,7 @@ class Session:
         """Frees the cache. A generation that runs in another thread is cancelled first."""
         self._core.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Session) -> _Session:
         return self
 
     def __exit__(
@@ -450,7 +486,7 @@ class Session:
         return Stream(self, tokens, request, owned=owned)
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"context of {self.model.context_length:,} tokens"
+        state = "closed" if self.closed else f"context of {_tokens(self.model.context_length)}"
         return f"<quantloom.Session on {self.model.path.name!r}: {state}>"
 
 

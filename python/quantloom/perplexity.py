@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantloom import arguments
 from quantloom.errors import InvalidArgument, NumericsError
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def perplexity(
     token of each window where the vocabulary has add_bos.
 
     Raises:
-        InvalidArgument: a context below 8 or above the model's, or a text shorter than one window.
+        InvalidArgument: a context below 8 or above the model's, a `max_windows` below 1, one that
+            is no integer, or a text shorter than one window.
         NumericsError: a logit is NaN.
     """
-    if context < 8 or context > model.context_length:
-        raise InvalidArgument(
-            f"context is {context}, outside 8 to {model.context_length}", subject="context"
-        )
+    context = arguments.integer("context", context, 8, model.context_length)
+    if max_windows is not None:
+        max_windows = arguments.integer("max_windows", max_windows, 1)
     tokens = model.tokenize(text)
     windows = len(tokens) // context
     if windows < 1:

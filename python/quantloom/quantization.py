@@ -6,14 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quantloom import _quantloom
-from quantloom.errors import InvalidArgument, NumericsError
+from quantloom import _quantloom, arguments
+from quantloom.errors import FileError, InvalidArgument, NumericsError
 from quantloom.formats import FORMATS, TensorType, tensor_type
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.mixes import MIXES, Mix, Model, Source, choose
@@ -35,6 +34,10 @@ _REPLACED_KEYS = (
 )
 
 
+def _threads(threads: Any) -> int:
+    return arguments.integer("threads", threads, 0, arguments.MOST_THREADS)
+
+
 def _served(format: str) -> TensorType:
     kind = tensor_type(format)
     if not kind.served:
@@ -51,20 +54,26 @@ def quantize(array: ArrayLike, format: str, *, threads: int = 0) -> NDArray[np.u
         array: real numbers [..., elements]; the last axis is a row of whole blocks.
         format: GGUF type name, such as "Q4_K"; `quantloom.formats.FORMATS` says which can be
             written.
-        threads: 0 for all cores.
+        threads: up to 1024; 0 for all cores.
 
     Returns:
         uint8 [..., bytes], each row's blocks as a GGUF file holds them.
 
     Raises:
-        InvalidArgument: a format that cannot be written, or rows that are not whole blocks.
+        InvalidArgument: a format that cannot be written, rows that are not whole blocks, what is no
+            array of numbers, a mask that hides some, or `threads` outside its range.
         NumericsError: NaN, Inf or a value too large for the format; the message says which.
     """
+    threads = _threads(threads)
     kind = _served(format)
     if not kind.encodable:
         known = ", ".join(name for name, entry in FORMATS.items() if entry.encodable)
         raise InvalidArgument(f"{kind.name} cannot be written; {known} can", subject="format")
-    values = np.asarray(array)
+    arguments.refuse_masked("array", array)
+    try:
+        values = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"array is no array: {error}", subject="array") from None
     if values.dtype.kind not in "fiub":
         raise InvalidArgument(f"{values.dtype} values are not real numbers", subject="array")
     if values.ndim == 0 or values.size == 0:
@@ -84,16 +93,22 @@ def dequantize(
     Args:
         blocks: raw bytes, or uint8 [..., bytes] as `quantize` returns them.
         format: GGUF type name of one of `quantloom.formats.FORMATS`.
-        threads: 0 for all cores.
+        threads: up to 1024; 0 for all cores.
 
     Returns:
         float32 [..., elements].
 
     Raises:
-        InvalidArgument: a format without a decoder, or rows that are not whole blocks.
+        InvalidArgument: a format without a decoder, rows that are not whole blocks, or `threads`
+            outside its range.
     """
+    threads = _threads(threads)
     kind = _served(format)
-    raw = blocks if isinstance(blocks, np.ndarray) else np.frombuffer(blocks, np.uint8)
+    arguments.refuse_masked("blocks", blocks)
+    try:
+        raw = blocks if isinstance(blocks, np.ndarray) else np.frombuffer(blocks, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise InvalidArgument(f"blocks are no bytes: {error}", subject="blocks") from None
     if raw.dtype != np.uint8 or raw.ndim == 0:
         raise InvalidArgument("blocks must be bytes or an array of uint8", subject="blocks")
     if raw.shape[-1] % kind.bytes != 0:
@@ -151,31 +166,47 @@ def quantize_file(
 
     Args:
         source: GGUF file, or any part of a split one, in F32, F16 or BF16.
-        target: file to write; one of that name is replaced.
+        target: file to write; one of that name is replaced, of a symbolic link the file that it
+            names.
         mix: "Q4_0", "Q8_0", "Q4_K_M", "Q5_K_M" or "Q6_K".
         progress: called with the tensor bytes written so far and in all.
         allow_requantize: take weights that are quantized already; their error adds up.
-        threads: 0 for all cores.
+        threads: up to 1024; 0 for all cores.
 
     Returns:
         The formats that were used, and notes on tensors that could not have the one meant for them.
 
     Raises:
-        InvalidArgument: an unknown mix, a quantized source, or a target that is the source.
+        InvalidArgument: an unknown mix, a quantized source, a target that is the source, or
+            `threads` outside its range.
         GGUFError: the source is not valid GGUF.
-        FileError: a file that cannot be read or written.
+        FileError: a file that cannot be read or written, or a target that is no regular file.
         NumericsError: a tensor with NaN, Inf or a value too large; the error names it.
     """
-    recipe = MIXES.get(mix.upper())
+    threads = _threads(threads)
+    source = arguments.file_path("source", source)
+    target = arguments.file_path("target", target)
+    recipe = MIXES.get(arguments.text("mix", mix).upper())
     if recipe is None:
         raise InvalidArgument(f"no mix {mix!r}; there are {', '.join(MIXES)}", subject="mix")
-    if Path(target).exists() and os.path.samefile(source, target):
+    file = _quantloom.GGUFFile.open(source)
+    try:
+        same = os.path.samefile(source, target)
+    except FileNotFoundError:
+        same = False
+    except OSError as error:
+        raise FileError(
+            f"cannot write {target}: {error.strerror or error}",
+            subject=str(target),
+            errno=error.errno,
+            filename=str(target),
+        ) from error
+    if same:
         raise InvalidArgument("source and target are the same file", subject="target")
-    file = _quantloom.GGUFFile.open(Path(source))
     summary = QuantizationSummary(recipe.name)
     plan = _plan(file, recipe, summary, allow_requantize)
 
-    writer = GGUFWriter(alignment=file.alignment)
+    writer = GGUFWriter(alignment=max(8, file.alignment))  # the least that every reader takes
     for index, key in enumerate(file.keys()):
         if key not in _REPLACED_KEYS:
             kind, _ = file.value_type(index)
@@ -233,7 +264,7 @@ def _plan(
             elif not allow_requantize:
                 raise InvalidArgument(
                     f"{source.name} is quantized already ({format.name}); start from F32, F16 or "
-                    "BF16, or allow requantizing",
+                    "BF16, or give allow_requantize (--allow-requantize)",
                     subject=source.name,
                 )
         plan.append(_Weights(position, source, format, target))

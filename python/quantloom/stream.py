@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+import quantloom
 from quantloom.errors import Closed, InvalidArgument, SessionBusy
 from quantloom.generation import (
     Candidate,
@@ -20,21 +21,26 @@ from quantloom.generation import (
     TokenLogprobs,
 )
 from quantloom.text.streaming import StopMatcher
+from quantloom.unshared import Unshared
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from quantloom.model import Session
+_Stream = TypeVar("_Stream", bound="Stream")
 
 
-class Stream(Iterator[Piece]):
+class Stream(Unshared, Iterator[Piece]):
     """Pieces of text as they are generated. Made by `stream()` of a model or a session.
 
     Iterate over it; close it, use it as a context manager or drop it to stop early.
     """
 
+    _instead = "ask for another one"
+
     def __init__(
-        self, session: Session, prompt: npt.NDArray[np.int64], request: Request, *, owned: bool
+        self,
+        session: quantloom.Session,
+        prompt: npt.NDArray[np.int64],
+        request: Request,
+        *,
+        owned: bool,
     ) -> None:
         self._owned = owned
         self._open = False
@@ -65,7 +71,7 @@ class Stream(Iterator[Piece]):
         )
         self._open = True
 
-    def __iter__(self) -> Self:
+    def __iter__(self: _Stream) -> _Stream:
         return self
 
     def __next__(self) -> Piece:
@@ -133,7 +139,7 @@ class Stream(Iterator[Piece]):
         if self._owned:
             self._session.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Stream) -> _Stream:
         return self
 
     def __exit__(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from quantloom import _quantloom
-from quantloom.errors import InvalidArgument
+from quantloom import _quantloom, arguments
+from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
 from quantloom.formats import TYPES, tensor_type
+from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
 
@@ -31,20 +32,14 @@ class _DLPackProducer(Protocol):
 def dtype_name(dtype: Any) -> str:
     """The library's name of `dtype`: a name, a NumPy type, or a format name such as "F16"."""
     if isinstance(dtype, str):
-        return _NAMES.get(dtype, dtype)
+        return _NAMES.get(dtype) or arguments.text("dtype", dtype)
     try:
         return str(np.dtype(dtype).name)
     except TypeError:
         raise InvalidArgument(f"{dtype!r} is not a dtype", subject="dtype") from None
 
 
-def _shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> list[int]:
-    if isinstance(shape, Iterable):
-        return [operator.index(n) for n in shape]
-    return [operator.index(shape)]
-
-
-class Tensor:
+class Tensor(Unshared):
     """An array on one device.
 
     `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX) or a nested
@@ -57,11 +52,14 @@ class Tensor:
     planes that the matrix product reads (`pack`, `is_packed`). Never in both: `quantloom.matmul`
     packs its matrix and lets go of the blocks. What needs blocks of a packed tensor (`numpy`,
     `dequantize`, rows, `.to("cpu")`) unpacks them for the length of the call.
+
+    `copy.deepcopy` is `clone()`; `copy.copy` and `pickle` are refused.
     """
 
     __slots__ = ("__weakref__", "_held", "_packed")
     _held: Any  # numbers or blocks; None once packed
     _packed: Any
+    _instead = "clone() has memory of its own, numpy() can be pickled"
 
     def __init__(self, data: Any, *, device: str | None = None) -> None:
         if isinstance(data, Tensor):
@@ -71,7 +69,11 @@ class Tensor:
         elif hasattr(data, "__dlpack__"):
             source = Tensor.from_dlpack(data)
         else:
-            source = Tensor.from_numpy(np.asarray(data))
+            try:
+                array = np.asarray(data)
+            except (TypeError, ValueError) as error:
+                raise InvalidArgument(f"data is no array: {error}", subject="data") from None
+            source = Tensor.from_numpy(array)
         if device is not None:
             source = source.to(device)
         self._packed = source._packed
@@ -114,9 +116,12 @@ class Tensor:
         """A tensor whose contents are whatever was in the memory.
 
         Raises:
+            InvalidArgument: a shape, dtype or device that does not exist.
             OutOfMemory: the device has no such memory; the message says what is free.
         """
-        return cls._wrap(_quantloom.Tensor.empty(dtype_name(dtype), _shape(shape), device))
+        lengths = arguments.extents("shape", shape)
+        where = arguments.text("device", device)
+        return cls._wrap(_quantloom.Tensor.empty(dtype_name(dtype), lengths, where))
 
     @classmethod
     def from_numpy(cls, array: npt.NDArray[Any], *, dtype: Any = None) -> Tensor:
@@ -125,7 +130,16 @@ class Tensor:
         Args:
             array: of booleans, integers or floats in the machine's byte order.
             dtype: another reading of the same bytes: "bfloat16" for an array of uint16.
+
+        Raises:
+            InvalidArgument: no array, one of another type, or one whose mask hides something.
         """
+        if not isinstance(array, np.ndarray):
+            raise InvalidArgument(
+                f"array must be a numpy.ndarray, not {type(array).__name__}; Tensor() takes others",
+                subject="array",
+            )
+        arguments.refuse_masked("array", array)
         name = dtype_name(array.dtype if dtype is None else dtype)
         if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
             return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
@@ -142,7 +156,15 @@ class Tensor:
         """A view of another library's array, on the device where it lies, without a copy.
 
         On a GPU the work that the other library has under way is waited for by quantloom's stream.
+
+        Raises:
+            InvalidArgument: no such array, or one of a type or on a device that is unknown here.
         """
+        if not (hasattr(source, "__dlpack__") and hasattr(source, "__dlpack_device__")):
+            raise InvalidArgument(
+                f"source must have __dlpack__, which {type(source).__name__} has not",
+                subject="source",
+            )
         kind, index = source.__dlpack_device__()
         stream = None
         if int(kind) not in (_CPU, 3):  # 3: pinned host memory
@@ -170,15 +192,26 @@ class Tensor:
             device: where the tensor is to lie.
 
         Raises:
-            InvalidArgument: the shape is not whole blocks, or takes another number of bytes.
+            InvalidArgument: the shape is not whole blocks or takes another number of bytes, or
+                `blocks` are no bytes.
         """
         kind = tensor_type(format)
-        dimensions = _shape(shape)
+        dimensions = arguments.extents("shape", shape)
+        where = arguments.text("device", device)
+        arguments.refuse_masked("blocks", blocks)
         if isinstance(blocks, Tensor):
             native = _quantloom.Tensor.blocks_of(blocks._native, kind.id, dimensions)
         else:
+            try:
+                memoryview(blocks).release()
+            except (TypeError, ValueError, BufferError):
+                raise InvalidArgument(
+                    f"blocks must be bytes, a buffer or a uint8 Tensor, not "
+                    f"{type(blocks).__name__}",
+                    subject="blocks",
+                ) from None
             native = _quantloom.Tensor.from_blocks(blocks, kind.id, dimensions)
-        return cls._wrap(native.to(device))
+        return cls._wrap(native.to(where))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -252,15 +285,60 @@ class Tensor:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len() of a tensor without dimensions")
+            raise Unsupported("len() of a 0-dimensional tensor")
         return self.shape[0]
+
+    def __bool__(self) -> bool:
+        """The truth of the number of a 0-dimensional tensor.
+
+        Raises:
+            InvalidArgument: it has dimensions; ask `len()`, or NumPy's `any` and `all`.
+        """
+        if self.shape:
+            raise InvalidArgument(
+                f"the truth of a tensor of shape {self.shape} is ambiguous; ask len(t), "
+                "t.numpy().any() or t.numpy().all()",
+                subject="tensor",
+            )
+        return bool(self.numpy())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The rows of the first dimension, in the same memory; a packed tensor is unpacked once.
+
+        Raises:
+            Unsupported: no rows: 0-dimensional, or single weights of a block.
+        """
+        if not self.shape:
+            raise Unsupported("iteration over a 0-dimensional tensor")
+        native = self._native
+        if native.is_blocks and self.ndim == 1:
+            raise Unsupported("a single weight of a block has no address; dequantize first")
+        return (Tensor._wrap(native.row(i)) for i in range(self.shape[0]))
+
+    def __contains__(self, value: object) -> bool:
+        """Whether any element equals `value`, as of a NumPy array.
+
+        Raises:
+            Unsupported: the tensor is on a GPU or in blocks; call `.numpy()` or `.dequantize()`.
+        """
+        return value in self.__array__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.clone()
 
     def __repr__(self) -> str:
         layout = ", packed" if self.is_packed else ""
         return f"<Tensor {self.dtype} {self.shape} on {self.device}{layout}>"
 
     def to(self, device: str) -> Tensor:
-        """This tensor where it lies on `device` already, else a copy there, in blocks."""
+        """This tensor where it lies on `device` already, else a copy there, in blocks.
+
+        Raises:
+            InvalidArgument: `device` is not "cpu", "cuda" or "cuda:N".
+            DeviceError: it is not there; the message says why.
+            OutOfMemory: it has no room.
+        """
+        device = arguments.text("device", device)
         if self.is_packed and device in (self.device, "cuda" if self.device == "cuda:0" else None):
             return self
         return Tensor._wrap(self._native.to(device))
@@ -302,26 +380,45 @@ class Tensor:
             InvalidArgument: the sizes differ, the memory has gaps, or blocks would be cut.
         """
         dimensions = shape[0] if len(shape) == 1 else shape
-        return Tensor._wrap(self._native.reshape(_shape(dimensions)))
+        return Tensor._wrap(self._native.reshape(arguments.extents("shape", dimensions)))
 
     def __getitem__(self, index: SupportsIndex | slice) -> Tensor:
-        """Rows of the first dimension, in the same memory and on the same device."""
+        """Rows of the first dimension, in the same memory and on the same device.
+
+        Raises:
+            OutsideIndex: there is no such row; it is an IndexError and an InvalidArgument.
+            InvalidArgument: neither an integer nor a slice, or parts of blocks.
+        """
+        if not self.shape:
+            raise OutsideIndex("a 0-dimensional tensor has no rows", subject="index", limit=0)
+        rows = self.shape[0]
         if isinstance(index, slice):
-            if not self.shape:
-                raise InvalidArgument("a tensor without dimensions has no rows", subject="index")
-            first, stop, step = index.indices(self.shape[0])
+            try:
+                first, stop, step = index.indices(rows)
+            except (TypeError, ValueError) as error:
+                raise InvalidArgument(f"{index!r}: {error}", subject="index") from None
             count = len(range(first, stop, step))
-            return Tensor._wrap(self._native.slice(first if count else 0, count, step))
-        try:
-            position = operator.index(index)
-        except TypeError:
+            # A step past the rows may take more than 64 bits.
+            return Tensor._wrap(
+                self._native.slice(first if count else 0, count, step if count > 1 else 1)
+            )
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise InvalidArgument(
                 f"a tensor is indexed by an integer or a slice of its rows, not {index!r}",
                 subject="index",
-            ) from None
-        if position < 0 and self.shape:
-            position += self.shape[0]
-        return Tensor._wrap(self._native.row(position))
+            )
+        position = operator.index(index)
+        if self.is_quantized and self.ndim == 1:
+            raise InvalidArgument(
+                "a single weight of a block has no address; slice whole blocks or dequantize",
+                subject="index",
+            )
+        if not -rows <= position < rows:
+            shown = position if position.bit_length() < 256 else f"of {position.bit_length()} bits"
+            raise OutsideIndex(
+                f"index {shown} is outside the {rows} there are", subject="index", limit=rows
+            )
+        return Tensor._wrap(self._native.row(position % rows))
 
     def as_bytes(self) -> Tensor:
         """The blocks as the uint8 they are, rows in the first dimensions; the same memory."""
@@ -346,7 +443,7 @@ class Tensor:
     ) -> npt.NDArray[Any]:
         """For NumPy's functions. Only on the CPU: nothing leaves a GPU without `.numpy()`."""
         if self.device != "cpu" or self.is_quantized:
-            raise TypeError(f"{self!r} is not a NumPy array; call .numpy() or .dequantize()")
+            raise Unsupported(f"{self!r} is not a NumPy array; call .numpy() or .dequantize()")
         array = self.numpy()
         if copy is False and dtype is not None and array.dtype != np.dtype(dtype):
             raise ValueError("a copy is needed to change the type")
@@ -362,6 +459,10 @@ class Tensor:
         Raises:
             InvalidArgument: no such dtype, or `out` does not fit.
         """
+        if out is not None and not isinstance(out, Tensor):
+            raise InvalidArgument(
+                f"out must be a quantloom.Tensor, not {type(out).__name__}", subject="out"
+            )
         native = self._native.dequantize(dtype_name(dtype), None if out is None else out._native)
         return Tensor._wrap(native) if out is None else out
 

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from command import good, run
 
 import quantloom
+from quantloom.bench_picture import PictureError, check
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.model import bundled_model
-
-
-def run(
-    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "quantloom", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **(env or {})},
-    )
-
-
-def good(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
-    done = run(*arguments, stdin=stdin, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from quantloom.perplexity import perplexity
 
 
 def test_version() -> None:
@@ -101,6 +83,17 @@ def test_quantize(tmp_path: Path) -> None:
     refused = run("quantize", str(source), str(target), "--type", "Q4_0")
     assert refused.returncode == 1
     assert "--overwrite" in refused.stderr
+    missing = run("quantize", str(tmp_path / "none.gguf"), str(target), "--overwrite")
+    assert missing.returncode == 1
+    assert "FileError: cannot open" in missing.stderr
+    assert "none.gguf" in missing.stderr and len(missing.stderr.splitlines()) == 1
+    again = tmp_path / "again.gguf"
+    refused = run("quantize", str(target), str(again), "--type", "Q8_0")
+    assert refused.returncode == 1
+    assert "--allow-requantize" in refused.stderr
+    good("quantize", str(target), str(again), "--type", "Q8_0", "--allow-requantize")
+    with quantloom.open(again) as file:
+        assert file.tensors["blk.0.ffn_up.weight"].format == "Q8_0"
 
 
 def test_bench() -> None:
@@ -135,10 +128,42 @@ def test_bench_draws(tmp_path: Path, ending: str) -> None:
 
 
 def test_bench_names_what_a_picture_needs(tmp_path: Path) -> None:
-    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
-    refused = run("bench", *sizes, "--picture", str(tmp_path / "bench.bmp"))
+    # What is asked before the model is loaded does not wait for a bench of hours.
+    endless = ("bench", "--repeat", "1000000", "--picture")
+    refused = run(*endless, str(tmp_path / "bench.bmp"), timeout=30)
     assert refused.returncode == 1
     assert "a picture ends in .png or .svg" in refused.stderr
+    refused = run(*endless, str(tmp_path / "none" / "bench.png"), timeout=30)
+    assert refused.returncode == 1
+    assert "FileError: no folder" in refused.stderr
+
+
+def test_bench_asks_for_matplotlib_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("quantloom.bench_picture.find_spec", lambda name: None)
+    with pytest.raises(PictureError, match="pip install matplotlib"):
+        check(tmp_path / "bench.png")
+
+
+def test_bench_prints_before_it_draws(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "bench.png"
+    picture.mkdir()
+    sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "1")
+    failed = run("bench", *sizes, "--picture", str(picture))
+    assert failed.returncode == 1
+    assert "decode" in failed.stdout and "prefill" in failed.stdout
+    assert "FileError: cannot write" in failed.stderr
+
+
+def test_bench_takes_one_file() -> None:
+    refused = run("bench", str(bundled_model()), "--model", "other.gguf", timeout=30)
+    assert refused.returncode == 1
+    assert "InvalidArgument: two files to measure" in refused.stderr
+
+
+def test_bench_shows_its_file_in_one_pair_of_brackets() -> None:
+    text = good("bench", "--help", env={"COLUMNS": "160", "NO_COLOR": "1"}).upper()
+    assert "[FILE]" in text and "[[FILE]]" not in text
 
 
 def test_perplexity(tmp_path: Path) -> None:
@@ -152,6 +177,28 @@ def test_perplexity(tmp_path: Path) -> None:
     short = run("perplexity", str(text), "--context", "1000")
     assert short.returncode == 1
     assert "fewer than one window" in short.stderr
+    for windows in ("0", "-3"):
+        none = run("perplexity", str(text), "--windows", windows)
+        assert none.returncode == 1
+        assert f"InvalidArgument: max_windows is {windows}, outside 1" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("context", 64.0),
+        ("context", True),
+        ("context", 7),
+        ("max_windows", "2"),
+        ("max_windows", 1.5),
+        ("max_windows", 0),
+    ],
+)
+def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
+    with quantloom.load(device="cpu") as model:
+        with pytest.raises(quantloom.InvalidArgument) as caught:
+            perplexity(model, "Once upon a time. " * 100, **{name: value})
+    assert caught.value.subject == name
 
 
 @pytest.mark.parametrize(
@@ -164,6 +211,10 @@ def test_perplexity(tmp_path: Path) -> None:
         (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
         (["generate", "x", "--precision", "wrong"], ["InvalidArgument", "precision"]),
         (["inspect", "nowhere.gguf"], ["FileError"]),
+        (["inspect", ""], ["FileError", "the name ''"]),
+        (["generate", "x", "--model", ""], ["FileError", "the name ''"]),
+        (["quantize", str(bundled_model()), ""], ["FileError", "the name ''"]),
+        (["perplexity", ""], ["FileError", "the name ''"]),
         (["download", "not-a-repository"], ["InvalidArgument", "owner/name"]),
     ],
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from quantloom.cli.download import choose
-from quantloom.errors import InvalidArgument
+from quantloom.cli.download import choose, fetch
+from quantloom.errors import FileError, InvalidArgument
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -119,11 +119,29 @@ def test_all_parts_of_a_split_file_come_to_a_folder(hub: str, tmp_path: Path) ->
 def test_what_is_not_there_is_named(hub: str, tmp_path: Path) -> None:
     missing = download(hub, tmp_path, "owner/nothing:Q4_K_M")
     assert missing.returncode == 1
-    assert "owner/nothing" in missing.stderr
+    assert "owner/nothing" in missing.stderr.splitlines()[-1]
     wrong = download(hub, tmp_path, "owner/tiny:Q2_K")
     assert wrong.returncode == 1
     assert "Q2_K" in wrong.stderr
     assert "tiny-Q4_K_M.gguf" in wrong.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_a_file_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ConnectError(Exception):
+        """As an HTTP library's own: no OSError."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", refuse)
+    with pytest.raises(FileError, match=r"^could not download owner/tiny: no route to host$"):
+        fetch("owner/tiny:Q8_0")
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: list(FILES))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(FileError, match="could not download owner/tiny"):
+        fetch("owner/tiny:Q8_0")
+    with pytest.raises(InvalidArgument, match="no file is of quant Q2_K"):
+        fetch("owner/tiny:Q2_K")
 
 
 def test_choosing_a_file() -> None:

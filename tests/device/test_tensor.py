@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from quantloom import Tensor, cuda, reference
-from quantloom.errors import DeviceError, InvalidArgument
+from quantloom.errors import DeviceError, InvalidArgument, QuantloomError, Unsupported
 from quantloom.formats import FORMATS
 
 TYPES = [
@@ -97,16 +100,35 @@ def test_rows_slices_and_reshape() -> None:
     ("action", "message"),
     [
         (lambda t: t[7], "index 7 is outside the 5 there are"),
-        (lambda t: t[-6], "outside"),
+        (lambda t: t[-6], "index -6 is outside the 5 there are"),
+        (lambda t: t[2**70], "outside the 5 there are"),
+        (lambda t: t[True], "indexed by an integer"),
+        (lambda t: t[::0], "step cannot be zero"),
+        (lambda t: t["a":], "slice indices must be integers"),
         (lambda t: t[1, 2], "indexed by an integer or a slice"),
         (lambda t: t.reshape(7, -1), "cannot reshape"),
         (lambda t: t.reshape(-1, -1), "only one dimension"),
         (lambda t: t.reshape(2**40, 2**40), "cannot reshape"),
         (lambda t: t[::2].reshape(-1), "without a copy"),
+        (lambda t: t.reshape(2.5), "shape must be an integer, not float"),
+        (lambda t: t.reshape(2**70), "shape is 1180591620717411303424, outside"),
+        (lambda t: t.to(None), "device must be a string, not NoneType"),
+        (lambda t: t.to(0), "device must be a string, not int"),
+        (lambda t: t.to("\ud800"), "device .* unpaired surrogate"),
+        (lambda t: t.dequantize(out=np.zeros((5, 4))), "out must be a quantloom.Tensor"),
         (lambda t: t.dequantize("int8"), "not int8"),
         (lambda t: t.to("tpu"), "is not one of"),
         (lambda t: Tensor.empty((2, -1)), "negative dimension"),
         (lambda t: Tensor.empty((2**40, 2**40)), "larger than any memory"),
+        (lambda t: Tensor.empty((2**70,)), "shape is 1180591620717411303424, outside"),
+        (lambda t: Tensor.empty(2, device=None), "device must be a string"),
+        (lambda t: Tensor.from_blocks(None, "Q4_0", 32), "blocks must be bytes"),
+        (lambda t: Tensor.from_blocks([1, 2], "Q4_0", 32), "blocks must be bytes"),
+        (lambda t: Tensor.from_blocks(bytes(18), "Q4_0", 32, None), "device must be a string"),
+        (lambda t: Tensor.from_numpy([1, 2]), "array must be a numpy.ndarray, not list"),
+        (lambda t: Tensor.from_dlpack(3), "source must have __dlpack__"),
+        (lambda t: Tensor([[1], [2, 3]]), "data is no array"),
+        (lambda t: Tensor(np.ma.masked_array([1.0, 2.0], [0, 1])), "hides values"),
         (lambda t: Tensor.empty(3, "complex64"), "is not one of float32"),
         (lambda t: Tensor.from_numpy(np.zeros(3, ">f4")), "cannot be viewed"),
         (lambda t: t.dequantize(out=Tensor.empty((5, 4), "float16")), "out is float16"),
@@ -117,6 +139,92 @@ def test_what_cannot_be_is_refused(action: object, message: str) -> None:
     tensor = Tensor(np.zeros((5, 4), np.float32))
     with pytest.raises(InvalidArgument, match=message):
         action(tensor)  # type: ignore[operator]
+
+
+def test_rows_one_after_another() -> None:
+    array = np.arange(6.0).reshape(3, 2)
+    tensor = Tensor(array)
+    rows = list(tensor)
+    assert [row.shape for row in rows] == [(2,)] * 3
+    assert all(np.shares_memory(row.numpy(), array) for row in rows)
+    np.testing.assert_array_equal([row.numpy() for row in rows], array)
+    _, second, third = tensor
+    np.testing.assert_array_equal(third.numpy(), array[2])
+    assert [float(row.numpy()) for row in second] == [2.0, 3.0]
+    assert list(Tensor(np.zeros((0, 2)))) == []
+    assert tensor[:: 2**70].shape == tensor[:: -(2**70)].shape == (1, 2)
+    blocks = Tensor.from_blocks(random_blocks("Q4_0", 2), "Q4_0", (2, 32))
+    assert [row.numpy().tobytes() for row in blocks] == [bytes(row) for row in blocks.numpy()]
+    with pytest.raises(Unsupported, match="no address"):
+        iter(blocks[0])
+
+
+def test_an_index_outside_is_an_index_error() -> None:
+    tensor = Tensor(np.arange(6.0).reshape(3, 2))
+    for index in (3, -4, -9, 2**70):
+        with pytest.raises(IndexError, match=f"index {index} is outside the 3") as caught:
+            tensor[index]
+        assert isinstance(caught.value, InvalidArgument)
+        assert (caught.value.subject, caught.value.limit) == ("index", 3)
+
+
+def test_a_number_without_dimensions() -> None:
+    tensor = Tensor(np.array(1.0))
+    for call in (list, len, lambda t: t[0], lambda t: t[:]):
+        with pytest.raises((Unsupported, InvalidArgument), match="0-dimensional"):
+            call(tensor)
+    with pytest.raises(TypeError):
+        iter(tensor)
+    with pytest.raises(IndexError):
+        tensor[0]
+
+
+def test_truth_and_membership() -> None:
+    assert Tensor(np.array(2.0)) and not Tensor(np.array(0))
+    for shape in ((2,), (1,), (0,), (2, 2)):
+        with pytest.raises(InvalidArgument, match="ambiguous"):
+            bool(Tensor(np.zeros(shape)))
+    tensor = Tensor(np.arange(6.0).reshape(3, 2))
+    assert 5 in tensor
+    assert 7 not in tensor
+    blocks = Tensor.from_blocks(random_blocks("Q4_0", 1), "Q4_0", 32)
+    with pytest.raises(Unsupported, match="dequantize"):
+        assert 5 in blocks
+
+
+def test_copies_are_asked_for_by_name() -> None:
+    array = np.arange(3.0)
+    tensor = Tensor(array)
+    deep = copy.deepcopy({"t": tensor})["t"]
+    np.testing.assert_array_equal(deep.numpy(), array)
+    assert not np.shares_memory(deep.numpy(), array)
+    for call in (copy.copy, pickle.dumps):
+        with pytest.raises(Unsupported, match=r"a Tensor is not copied or pickled; clone\(\)"):
+            call(tensor)
+
+
+def test_a_mask_that_hides_nothing() -> None:
+    tensor = Tensor(np.ma.masked_array([1.0, 2.0], [False, False]))
+    np.testing.assert_array_equal(tensor.numpy(), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: cuda.set_memory_cap(-1), "limit"),
+        (lambda: cuda.set_memory_cap(0), "limit"),
+        (lambda: cuda.set_memory_cap(2**70), "limit"),
+        (lambda: cuda.trim(keep=-1), "keep"),
+        (lambda: cuda.memory(None), "device"),  # type: ignore[arg-type]
+        (lambda: cuda.memory(-1), "device"),
+        (lambda: cuda.synchronize(1.5), "device"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_cuda(call: Callable[[], object], name: str) -> None:
+    with pytest.raises(InvalidArgument, match=name) as caught:
+        call()
+    assert caught.value.subject == name
+    assert isinstance(caught.value, QuantloomError)
 
 
 def test_dlpack_keywords() -> None:

@@ -33,7 +33,7 @@ def test_typed_error(case: Hazard, device: str, tmp_path: Path) -> None:
     with pytest.raises(QuantloomError) as caught:
         case.call(path, device)
     error = caught.value
-    assert type(error) is case.error
+    assert isinstance(error, case.error)
     assert case.message in str(error)
     assert error.subject is not None and error.subject.endswith(case.subject)
     assert case.offset is None or error.offset == case.offset

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
 
+import quantloom
 from quantloom.errors import FileError, InvalidArgument
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.quantization import dequantize, quantize
@@ -135,9 +138,143 @@ def test_chunks_of_the_wrong_size(tmp_path: Path, size: int) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([1.5, 2.7]), "uint32"),
+        (np.array([np.nan]), "int32"),
+        (np.array([np.inf]), "int64"),
+        (np.array([1e300]), "uint8"),
+        (np.array([-1.0]), "uint64"),
+        (np.array([2.0**64]), "uint64"),
+        (np.array([2.0**63]), "int64"),
+        (np.array([1e300]), "float32"),
+        (np.array([2.0, 0.0]), "bool"),
+        (np.array([2**53 + 1]), "float64"),
+        (np.array([2**64 - 1], np.uint64), "int64"),
+        ([1.5], "uint32"),
+        (1e300, "float32"),
+        (2**24 + 1, "float32"),
+        (5, "bool"),
+        ("yes", "bool"),
+    ],
+)
+def test_numbers_are_not_cut(values: object, kind: str) -> None:
+    writer = GGUFWriter()
+    with pytest.raises(InvalidArgument, match=f"key: .* does not fit {kind}") as caught:
+        writer.add("key", values, kind)
+    assert caught.value.subject == "key"
+
+
+def test_an_integer_of_more_digits_than_python_prints() -> None:
+    with pytest.raises(InvalidArgument, match="an integer of 16610 bits does not fit int64"):
+        GGUFWriter().add("key", 10**5000)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (np.array([1.0, 255.0]), "uint8", [1, 255]),
+        (np.array([-(2.0**63)]), "int64", [-(2**63)]),
+        (np.array([1, 0]), "bool", [True, False]),
+        (np.array([0.1]), "float32", [float(np.float32(0.1))]),
+        (np.array([np.inf, -np.inf]), "float32", [np.inf, -np.inf]),
+        (np.array([2**24, -3]), "float32", [2.0**24, -3.0]),
+    ],
+)
+def test_numbers_that_fit_another_type(
+    tmp_path: Path, values: object, kind: str, expected: list[object]
+) -> None:
+    writer = GGUFWriter()
+    writer.add("key", values, kind)
+    writer.write(tmp_path / "a.gguf")
+    with quantloom.open(tmp_path / "a.gguf") as file:
+        assert file.metadata.type("key") == f"{kind}[{len(expected)}]"
+        assert list(file.metadata["key"]) == expected  # type: ignore[arg-type]
+
+
+def test_an_alignment_key_aligns_the_tensors(tmp_path: Path) -> None:
+    writer = GGUFWriter()
+    writer.add_tensor("a", np.arange(3, dtype=np.float32))
+    writer.add_tensor("b", np.arange(5, dtype=np.float32))
+    writer.add("general.alignment", 128)
+    writer.write(tmp_path / "a.gguf")
+    with quantloom.open(tmp_path / "a.gguf") as file:
+        assert file.alignment == 128
+        assert file.tensors["b"].offset % 128 == 0
+        np.testing.assert_array_equal(file.tensors["b"].dequantize(), np.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(24, None), (4, None), (2**21, None), ("64", None), ([64], None), (64, "uint64")],
+)
+def test_alignments_that_no_reader_takes(value: object, kind: str | None) -> None:
+    with pytest.raises(InvalidArgument, match=r"general\.alignment"):
+        GGUFWriter().add("general.alignment", value, kind)
+
+
+def test_what_no_reader_takes_is_not_written() -> None:
+    values = np.zeros(4, np.float32)
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises(InvalidArgument, match="has a"):
+            GGUFWriter().add(text, 1)
+        with pytest.raises(InvalidArgument, match="has a"):
+            GGUFWriter().add_tensor(text, values)
+    for value in ("\ud800", ["a", "\ud800"]):
+        with pytest.raises(InvalidArgument, match="unpaired surrogate"):
+            GGUFWriter().add("key", value)
+    with pytest.raises(InvalidArgument, match="above 16777216"):
+        GGUFWriter().add("key", bytes(2**24 + 1))
+    with pytest.raises(InvalidArgument, match="takes more than"):
+        GGUFWriter().add_tensor_chunks("a", (2**62, 4), "F32", list)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_names_that_no_file_has(name: str) -> None:
+    with pytest.raises(FileError, match="no file can have the name"):
+        GGUFWriter().write(name)
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to("pipe")
+    for name, code in (("pipe", errno.EINVAL), ("link", errno.EINVAL), (".", errno.EISDIR)):
+        with pytest.raises(FileError, match="cannot write") as caught:
+            GGUFWriter().write(tmp_path / name)
+        assert caught.value.errno == code
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    link = tmp_path / "model.gguf"
+    link.symlink_to(Path("elsewhere") / "real.gguf")
+    if exists:
+        (folder / "real.gguf").write_bytes(b"old")
+    GGUFWriter().write(link)
+    assert link.is_symlink()
+    assert (folder / "real.gguf").read_bytes().startswith(b"GGUF")
+    assert os.listdir(folder) == ["real.gguf"]
+
+
+def test_links_that_go_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(FileError) as caught:
+        GGUFWriter().write(tmp_path / "a")
+    assert caught.value.errno == errno.ELOOP
+
+
 def test_unwritable_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"cannot write .*nowhere"):
+    with pytest.raises(FileError, match=r"cannot write .*nowhere") as caught:
         GGUFWriter().write(tmp_path / "nowhere" / "a.gguf")
+    assert isinstance(caught.value, FileNotFoundError)
+    assert caught.value.filename == str(tmp_path / "nowhere" / "a.gguf")
 
 
 def test_bad_metadata() -> None:
@@ -145,8 +282,8 @@ def test_bad_metadata() -> None:
     writer.add("key", 1)
     cases: list[tuple[str, object, str | None, str]] = [
         ("key", 2, None, "key was added before"),
-        ("", 2, None, "a key of 0 bytes"),
-        ("k" * 65536, 2, None, "a key of 65536 bytes"),
+        ("", 2, None, "key '' has 0 bytes, not 1 to 65535"),
+        ("k" * 65536, 2, None, "has 65536 bytes, not 1 to 65535"),
         ("a", 256, "uint8", "256 does not fit uint8"),
         ("a", -1, "uint64", "-1 does not fit uint64"),
         ("a", 1, "uint7", "no value type 'uint7'"),
@@ -156,7 +293,7 @@ def test_bad_metadata() -> None:
         ("a", [1, "b"], None, "an array of string and uint32"),
         ("a", [[1]], None, "a list has no GGUF type"),
         ("a", np.zeros((2, 2)), None, "an array of 2 dimensions"),
-        ("a", np.array([1, 300]), "uint8", "values do not fit uint8"),
+        ("a", np.array([1, 300]), "uint8", "300 does not fit uint8: integers from 0 to 255"),
         ("a", np.zeros(2, np.complex64), None, "no arrays of complex64"),
     ]
     for key, value, kind, message in cases:
@@ -187,3 +324,14 @@ def test_bad_tensors() -> None:
             writer.add_tensor(name, data, shape=shape, format=format)
     with pytest.raises(InvalidArgument, match="alignment 24 is not a power of two"):
         GGUFWriter(alignment=24)
+
+
+def test_data_of_another_kind() -> None:
+    writer = GGUFWriter()
+    with pytest.raises(InvalidArgument, match="data must be a NumPy array, not list"):
+        writer.add_tensor("a", [[1.0, 2.0]])  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="shape must be an integer, not float"):
+        writer.add_tensor("a", np.zeros(64, np.float32), shape=(2.5, 32))  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="hides values"):
+        writer.add_tensor("a", np.ma.masked_array(np.zeros(2, np.float32), [True, False]))
+    writer.add_tensor("a", bytes(18), shape=(32,), format="Q4_0")  # type: ignore[arg-type]

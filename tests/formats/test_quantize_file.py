@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,6 +220,11 @@ def test_bad_arguments(tmp_path: Path) -> None:
         quantize_file(tmp_path / "a.gguf", tmp_path / "a.gguf")
     with pytest.raises(FileError):
         quantize_file(tmp_path / "none.gguf", tmp_path / "b.gguf")
+    (tmp_path / "there.gguf").write_bytes(b"another file")
+    with pytest.raises(FileError, match=r"none\.gguf"):
+        quantize_file(tmp_path / "none.gguf", tmp_path / "there.gguf")
+    with pytest.raises(FileError):
+        quantize_file(tmp_path / "a.gguf", tmp_path / "b\0.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     with pytest.raises(GGUFError):
         quantize_file(tmp_path / "bad.gguf", tmp_path / "b.gguf")
@@ -237,3 +245,59 @@ def test_other_types_are_copied(tmp_path: Path) -> None:
     assert np.sqrt(np.mean((decoded - weights(2, 2, 256)) ** 2)) < 0.1
     assert summary.notes == ["blk.0.table.weight stays I32: not a weight format"]
     assert metadata_of(tmp_path / "b.gguf")["general.alignment"] == (["UINT32"], 64)
+
+
+def test_a_pipe_is_no_target(tmp_path: Path) -> None:
+    write_model(tmp_path / "a.gguf")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="not a regular file"):
+        quantize_file(tmp_path / "a.gguf", tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+
+
+def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
+    write_model(tmp_path / "a.gguf")
+    (tmp_path / "b.gguf").symlink_to("a.gguf")
+    with pytest.raises(InvalidArgument, match="the same file"):
+        quantize_file(tmp_path / "a.gguf", tmp_path / "b.gguf")
+
+
+def test_an_absent_source_beside_a_target_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "b.gguf").write_bytes(b"old")
+    with pytest.raises(FileError, match="none"):
+        quantize_file(tmp_path / "none.gguf", tmp_path / "b.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threads", -1), ("threads", 10**12), ("threads", "2"), ("threads", None), ("mix", None)],
+)
+def test_arguments_outside_their_range(tmp_path: Path, name: str, value: Any) -> None:
+    write_model(tmp_path / "a.gguf")
+    calls = [partial(quantize_file, tmp_path / "a.gguf", tmp_path / "b.gguf")]
+    if name == "threads":
+        calls.append(partial(quantize, weights(1, 32), "Q4_0"))
+        calls.append(partial(dequantize, bytes(18), "Q4_0"))
+    for call in calls:
+        with pytest.raises(InvalidArgument, match=name) as caught:
+            call(**{name: value})
+        assert caught.value.subject == name
+    assert os.listdir(tmp_path) == ["a.gguf"]
+
+
+def test_names_that_no_file_has(tmp_path: Path) -> None:
+    write_model(tmp_path / "a.gguf")
+    for source, target in (("a\0b", "b"), (tmp_path / "a.gguf", "a\0b"), (tmp_path / "a.gguf", "")):
+        with pytest.raises(FileError, match="no file can have the name"):
+            quantize_file(source, target)
+
+
+def test_what_is_no_array() -> None:
+    for call in (
+        lambda: quantize([[1.0], [2.0, 3.0]], "Q4_0"),  # type: ignore[list-item]
+        lambda: quantize(np.ma.masked_array(weights(1, 32), weights(1, 32) > 0), "Q4_0"),
+        lambda: dequantize([1, 2], "Q4_0"),  # type: ignore[arg-type]
+        lambda: quantize(weights(1, 32), []),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidArgument):
+            call()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import gc
 import os
+import pickle
 import re
 import time
 from pathlib import Path
@@ -15,7 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quantloom
-from quantloom.errors import Closed, FileError, GGUFError, ModelError
+from quantloom.errors import (
+    Closed,
+    FileError,
+    GGUFError,
+    InvalidArgument,
+    ModelError,
+    Unsupported,
+)
 
 
 @pytest.fixture
@@ -380,3 +390,53 @@ def test_round_trip(tmp_path_factory, metadata, table, alignment, version, rando
             tensor = file.tensors[name]
             assert (tensor.format, tensor.shape) == (kind, tuple(reversed(dimensions)))
             assert tensor.bytes.tobytes() == blocks[name]
+
+
+def test_errors_of_the_system_say_which_and_what(tmp_path: Path) -> None:
+    absent = tmp_path / "absent\udcff.gguf"
+    for path, code in ((absent, errno.ENOENT), (tmp_path, errno.EISDIR)):
+        with pytest.raises(FileError) as caught:
+            quantloom.open(path)
+        error = caught.value
+        assert (error.errno, error.filename) == (code, str(path))
+        assert error.strerror == os.strerror(code)
+        assert isinstance(error, FileNotFoundError) == (code == errno.ENOENT)
+        assert str(error).startswith("cannot open")
+        for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert type(same) is type(error)
+            assert (str(same), same.errno, same.filename) == (str(error), code, str(path))
+            assert same.subject == error.subject
+
+
+def test_a_file_that_has_changed_says_so_in_its_number(small: Path) -> None:
+    with quantloom.open(small) as file:
+        os.utime(small, ns=(1, 1))
+        with pytest.raises(FileError) as caught:
+            _ = next(iter(file.tensors.values())).bytes
+    assert (caught.value.errno, caught.value.filename) == (errno.ESTALE, str(small))
+
+
+def test_a_path_is_a_string_or_a_path() -> None:
+    for path in (3, None, b"a.gguf", ["a"]):
+        with pytest.raises(InvalidArgument, match="path must be a string or a path"):
+            quantloom.open(path)  # type: ignore[arg-type]
+
+
+def test_a_file_is_not_copied(small: Path) -> None:
+    with quantloom.open(small) as file:
+        for call in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(Unsupported, match="a File is not copied or pickled"):
+                call(file)
+
+
+def test_quantizing_what_is_aligned_to_less_than_eight(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    values = np.linspace(-1, 1, 512, dtype=np.float32)
+    builder = Builder(alignment=4)
+    builder.tensor("blk.0.ffn_up.weight", "F32", (256, 2), values.tobytes())
+    path.write_bytes(builder.build())
+    quantloom.quantize_file(path, tmp_path / "b.gguf", "Q8_0")
+    with quantloom.open(tmp_path / "b.gguf") as file:
+        assert file.alignment == 8
+        found = file.tensors["blk.0.ffn_up.weight"].dequantize()
+    assert np.abs(found.reshape(-1) - values).max() < 0.01

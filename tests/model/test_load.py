@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import quantloom
+from quantloom import _quantloom
+from quantloom.errors import InvalidArgument, Unsupported
 from synthetic_model import VOCABULARY, Synthetic
 
 
@@ -22,6 +27,31 @@ def test_auto_says_in_one_line_what_it_chose(
         assert f"named.gguf on {model.device}" in said.err
     with quantloom.load(path, verbose=False), quantloom.load(path, device="cpu"):
         assert capsys.readouterr() == ("", "")
+
+
+def test_the_notice_goes_nowhere_without_an_error_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Synthetic().write(tmp_path)
+    monkeypatch.setattr(sys, "stderr", None)
+    quantloom.load(path).close()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:-1", "CPU", "cpu\n"])
+def test_an_unknown_device_is_told_all_that_load_takes(device: str, tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with pytest.raises(InvalidArgument) as caught:
+        quantloom.load(path, device=device)
+    assert str(caught.value) == (f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
+    assert caught.value.subject == "device"
+
+
+def test_one_token_is_one_token(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu", context_length=1) as model:
+        assert repr(model.session()).endswith("context of 1 token>")
+        assert "1 token," in repr(model)
 
 
 def test_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,3 +129,45 @@ def test_the_file_s_mapping_outlives_its_handle(tmp_path: Path) -> None:
         before = model.logits([1, 2, 3])
         model.file.close()
         assert np.array_equal(model.logits([1, 2, 3]), before)
+
+
+def test_each_load_sets_the_threads(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    _quantloom.set_thread_count(0)
+    cores = _quantloom.thread_count()
+    with quantloom.load(path, device="cpu", threads=3) as first:
+        assert _quantloom.thread_count() == 3
+        with first.stream([1, 2], max_new_tokens=4) as stream:
+            tokens = [next(stream).token]
+            with quantloom.load(path, device="cpu"):
+                assert _quantloom.thread_count() == cores
+            tokens += [piece.token for piece in stream]
+        assert tokens == first.generate([1, 2], max_new_tokens=4).tokens
+
+
+def test_what_a_model_shows_of_itself(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path, "a.gguf")
+    with quantloom.load(path, device="cpu", context_length=100) as model:
+        assert repr(model).startswith("<quantloom.Model 'a.gguf': llama, 2 layers, ")
+        assert " on cpu, exact, context of 100 tokens, cache of " in repr(model)
+
+
+def test_nothing_of_a_model_is_copied(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with quantloom.load(path, device="cpu") as model, model.session() as session:
+        with session.stream([1, 2], max_new_tokens=2) as stream:
+            for thing in (model, session, stream):
+                name = type(thing).__name__
+                for call in (copy.copy, copy.deepcopy, pickle.dumps):
+                    with pytest.raises(Unsupported, match=f"a {name} is not copied or pickled; "):
+                        call(thing)
+            assert len(stream.run().tokens) == 2
+
+
+def test_a_prompt_has_an_order(tmp_path: Path) -> None:
+    with quantloom.load(Synthetic().write(tmp_path), device="cpu") as model:
+        for prompt in ({1, 2}, frozenset([1]), {1: 2}, {1: 2}.keys()):
+            with pytest.raises(InvalidArgument, match="prompt must be a sequence of token ids"):
+                model.generate(prompt)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="prompt is a masked array"):
+            model.generate(np.ma.masked_array([1, 2], [True, False]))

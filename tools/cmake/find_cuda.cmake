@@ -14,7 +14,7 @@ if(NOT cuda_choice MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "QUANTLOOM_CUDA is '${QUANTLOOM_CUDA}'; it takes AUTO, ON or OFF")
 endif()
 set(cuda_all_architectures 80 86 89 90a 100 120)
-set(cuda_how "build with QUANTLOOM_CUDA=ON (pip: --config-settings=cmake.define.QUANTLOOM_CUDA=ON)")
+set(cuda_how "build with QUANTLOOM_CUDA=ON (pip install . --config-settings=cmake.define.QUANTLOOM_CUDA=ON)")
 
 if(cuda_choice STREQUAL "OFF")
   message(STATUS "quantloom: CPU only, as QUANTLOOM_CUDA=OFF asks")

@@ -17,16 +17,18 @@ from quantloom.cli.options import (
     Precision,
     Threads,
     load_model,
+    named,
     print_json,
 )
+from quantloom.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from quantloom.bench import BenchResult
 
 
 def bench(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="GGUF file, as with --model.")
+    file: Annotated[
+        Path | None, typer.Argument(parser=named, help="GGUF file, as with --model.")
     ] = None,
     model: ModelPath = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
@@ -38,15 +40,23 @@ def bench(
     threads: Threads = None,
     json: Json = False,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw where the time goes: a .png or .svg file.")
+        Path | None,
+        typer.Option(parser=named, help="Draw where the time goes: a .png or .svg file."),
     ] = None,
 ) -> None:
     """Measure prefill and decode, each with the limit that this machine sets it."""
     from quantloom.bench import bench as measure
+    from quantloom.bench_picture import check, draw
 
+    if file is not None and model is not None:
+        raise InvalidArgument(
+            f"two files to measure, {file} and --model {model}; give one", subject="model"
+        )
+    if picture is not None:
+        check(picture)
     start = time.perf_counter()
     with load_model(
-        path or model,
+        file or model,
         device=device,
         precision=precision,
         context_length=None,
@@ -57,10 +67,6 @@ def bench(
         load_seconds = time.perf_counter() - start
         result = measure(loaded, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeat=repeat)
         where, name = str(loaded.device), loaded.path.name
-    if picture is not None:
-        from quantloom.bench_picture import draw
-
-        draw(result, picture, f"{name} on {where}, {precision}")
     if json:
         figures = asdict(result)
         del figures["gaps"]
@@ -77,9 +83,11 @@ def bench(
                 **figures,
             }
         )
-        return
-    typer.echo(f"{name} on {where}, {precision}, median of {repeat}")
-    _print(result, load_seconds)
+    else:
+        typer.echo(f"{name} on {where}, {precision}, median of {repeat}")
+        _print(result, load_seconds)
+    if picture is not None:
+        draw(result, picture, f"{name} on {where}, {precision}")
 
 
 def _bytes(count: int) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +28,8 @@ from quantloom.cli.options import (
     load_model,
     print_json,
 )
+from quantloom.cli.streams import read_line
+from quantloom.errors import ContextFull, InvalidArgument
 
 if TYPE_CHECKING:
     from quantloom.model import Session
@@ -37,15 +42,15 @@ def answer(
 ) -> str:
     """Stream one answer to standard output and return its text; Ctrl-C ends it early."""
     text = ""
-    with session.stream(messages, **options) as stream:
-        try:
+    try:
+        with session.stream(messages, **options) as stream:
             for piece in stream:
                 text += piece.text
                 if not quiet:
                     sys.stdout.write(piece.text)
                     sys.stdout.flush()
-        except KeyboardInterrupt:
-            print(" [stopped]", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(" [stopped]", file=sys.stderr)
     if not quiet:
         sys.stdout.write("\n")
         sys.stdout.flush()
@@ -83,7 +88,9 @@ def chat(
         "seed": seed,
     }
     opening = [{"role": "system", "content": system}] if system is not None else []
-    interactive = message is None and sys.stdin.isatty()
+    if message is not None and not message.strip():
+        raise InvalidArgument("the message is empty", subject="message")
+    interactive = message is None and sys.stdin is not None and sys.stdin.isatty()
     with load_model(
         model,
         device=device,
@@ -97,9 +104,8 @@ def chat(
             messages = list(opening)
             if interactive:
                 print(HELP, file=sys.stderr)
-            while True:
-                line = message if message is not None else read_line(interactive)
-                if line is None or line.strip() == "/quit":
+            for line in questions(message, interactive):
+                if line.strip() == "/quit":
                     break
                 if line.strip() == "/reset":
                     messages = list(opening)
@@ -107,20 +113,30 @@ def chat(
                 if not line.strip():
                     continue
                 messages.append({"role": "user", "content": line})
-                text = answer(session, messages, options, quiet=json)
+                try:
+                    text = answer(session, messages, options, quiet=json)
+                except ContextFull as error:
+                    if message is not None:
+                        raise
+                    del messages[-1]
+                    advice = "; /reset forgets the conversation" if messages != opening else ""
+                    print(f"quantloom: ContextFull: {error}{advice}", file=sys.stderr)
+                    if json:
+                        print_json({"question": line, "error": f"ContextFull: {error}"})
+                    continue
                 messages.append({"role": "assistant", "content": text})
                 if json:
                     print_json({"question": line, "answer": text})
-                if message is not None:
-                    break
 
 
-def read_line(interactive: bool) -> str | None:
-    """The next line of standard input without its newline, or None at its end."""
-    try:
-        if interactive:
-            return input("> ")
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
-    except (EOFError, KeyboardInterrupt):
-        return None
+def questions(message: str | None, interactive: bool) -> Iterator[str]:
+    """The one `message`, or else the lines of standard input; Ctrl-C at the prompt ends them."""
+    if message is not None:
+        yield message
+        return
+    if interactive:
+        with suppress(ImportError):  # not every Python has it
+            import_module("readline")  # with it, input() edits a line and recalls earlier ones
+    with suppress(KeyboardInterrupt):
+        while (line := read_line("> " if interactive else None)) is not None:
+            yield line

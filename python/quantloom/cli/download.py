@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from quantloom.cli.options import Json, print_json
+from quantloom.cli.options import Json, named, print_json
 from quantloom.errors import FileError, InvalidArgument
 
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -38,36 +40,45 @@ def choose(files: list[str], quant: str | None) -> list[str]:
 
 
 def fetch(repo: str, *, directory: Path | None = None, revision: str | None = None) -> list[Path]:
-    """Download `owner/name` or `owner/name:quant` and return the paths of its parts in order."""
+    """Download `owner/name` or `owner/name:quant` and return the paths of its parts in order.
+
+    Raises:
+        InvalidArgument: `repo` is not of that form, or none or several of its files fit.
+        FileError: the hub or a file cannot be reached, or a file cannot be written.
+    """
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
     except ImportError as error:
         raise InvalidArgument(
-            "download needs huggingface_hub: pip install 'quantloom[download]'", subject="repo"
+            "download needs huggingface_hub: pip install huggingface_hub", subject="repo"
         ) from error
     name, _, quant = repo.partition(":")
     if name.count("/") != 1 or not all(name.split("/")):
         raise InvalidArgument(f"'{repo}' is not owner/name or owner/name:quant", subject="repo")
-    try:
+    with _hub_errors(name):
         files = HfApi().list_repo_files(name, revision=revision)
-        chosen = choose(files, quant or None)
+    chosen = choose(files, quant or None)
+    with _hub_errors(name):
         return [
             Path(hf_hub_download(name, file, revision=revision, local_dir=directory))
             for file in chosen
         ]
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise FileError(f"could not download {name}: {error}", subject=name) from error
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # which classes there are depends on the hub's own HTTP library
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileError(f"could not download {name}: {reason}", subject=name) from error
 
 
 def download(
     repo: Annotated[str, typer.Argument(help="owner/name:quant, such as owner/model-GGUF:Q4_K_M.")],
     directory: Annotated[
-        Path | None, typer.Option(help="Folder to put the file in; default: the hub's cache.")
+        Path | None,
+        typer.Option(parser=named, help="Folder to put the file in; default: the hub's cache."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     json: Json = False,

@@ -27,6 +27,7 @@ from quantloom.cli.options import (
     load_model,
     print_json,
 )
+from quantloom.cli.streams import read_text
 
 
 def generate(
@@ -51,7 +52,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Generate text from a prompt and stream it to standard output."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_text() if prompt == "-" else prompt
     with load_model(
         model,
         device=device,

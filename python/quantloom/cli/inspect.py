@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from quantloom.cli.options import Json, print_json
+from quantloom.cli.options import Json, named, print_json
 
 
 def shown(value: Any, limit: int = 72) -> str:
@@ -23,7 +24,7 @@ def shown(value: Any, limit: int = 72) -> str:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="GGUF file.")],
+    path: Annotated[Path, typer.Argument(parser=named, help="GGUF file.")],
     tensors: Annotated[bool, typer.Option(help="List the tensors too.")] = True,
     json: Json = False,
 ) -> None:
@@ -39,10 +40,7 @@ def inspect(
                     "version": file.version,
                     "alignment": file.alignment,
                     "bytes": total,
-                    "metadata": {
-                        key: value.tolist() if hasattr(value, "tolist") else value
-                        for key, value in file.metadata.items()
-                    },
+                    "metadata": dict(file.metadata),
                     "tensors": [
                         {
                             "name": tensor.name,
@@ -63,23 +61,25 @@ def inspect(
         from rich.text import Text
 
         console = Console()
-        console.print(
-            Text(
-                f"{path.name}: GGUF version {file.version}, {len(file.tensors)} tensors, "
-                f"{total / 1e6:,.1f} MB of weights"
-            )
+        heading = (
+            f"{path.name}: GGUF version {file.version}, {len(file.tensors)} tensors, "
+            f"{total / 1e6:,.1f} MB of weights"
         )
-        metadata = Table("key", "value", title="metadata", title_justify="left")
+        tables = [Table("key", "value", title="metadata", title_justify="left")]
         for key, value in file.metadata.items():
-            metadata.add_row(Text(shown(key)), Text(shown(value)))
-        console.print(metadata)
+            tables[0].add_row(Text(shown(key)), Text(shown(value)))
         if tensors:
-            table = Table("tensor", "format", "shape", "MB", title="tensors", title_justify="left")
+            tables.append(
+                Table("tensor", "format", "shape", "MB", title="tensors", title_justify="left")
+            )
             for tensor in file.tensors.values():
-                table.add_row(
+                tables[1].add_row(
                     Text(shown(tensor.name)),
                     tensor.format,
                     " x ".join(str(n) for n in tensor.shape),
                     f"{tensor.nbytes / 1e6:,.2f}",
                 )
-            console.print(table)
+    # Rich ends the program in its own way where the output cannot be written.
+    with console.capture() as captured:
+        console.print(Text(heading), *tables, sep="\n")
+    sys.stdout.write(captured.get())

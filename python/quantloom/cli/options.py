@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+
+from quantloom.errors import FileError
 
 if TYPE_CHECKING:
     from quantloom.model import Model
 
+
+def named(text: str) -> Path:
+    """`text` as a path; pathlib would take an empty one, such as a variable unset, for ".".
+
+    Raises:
+        FileError: it is empty.
+    """
+    if not text:
+        raise FileError("no file can have the name ''", subject="''")
+    return Path(text)
+
+
 ModelPath = Annotated[
-    Path | None, typer.Option("--model", "-m", help="GGUF file; default: the bundled model.")
+    Path | None,
+    typer.Option("--model", "-m", parser=named, help="GGUF file; default: the bundled model."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="exact or fast (8-bit activations).")]
@@ -32,13 +51,36 @@ MinP = Annotated[float, typer.Option(help="Drop tokens below this share of the l
 RepetitionPenalty = Annotated[float, typer.Option(help="1 is none.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 Stop = Annotated[list[str] | None, typer.Option(help="Stop before this text; may be repeated.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of strict JSON for machines.")]
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Write `value` as one line of JSON to stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """Write `value` as one line of strict JSON, all ASCII, to standard output.
+
+    What JSON has no form for becomes one that it has: a number that is not finite the string
+    "NaN", "Infinity" or "-Infinity", and bytes that are not UTF-8 {"base64": "..."}.
+    """
+    sys.stdout.write(json.dumps(_strict(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:  # a file's name, whose bytes Python hides in surrogates
+            value = os.fsencode(value)
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    return value
 
 
 @contextmanager

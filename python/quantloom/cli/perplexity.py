@@ -15,6 +15,7 @@ from quantloom.cli.options import (
     Precision,
     Threads,
     load_model,
+    named,
     print_json,
     progress_bar,
 )
@@ -22,7 +23,7 @@ from quantloom.errors import FileError
 
 
 def perplexity(
-    text: Annotated[Path, typer.Argument(help="UTF-8 text file.")],
+    text: Annotated[Path, typer.Argument(parser=named, help="UTF-8 text file.")],
     model: ModelPath = None,
     context: Annotated[int, typer.Option(help="Tokens per window.")] = 512,
     windows: Annotated[int | None, typer.Option(help="Read at most so many windows.")] = None,

@@ -7,16 +7,21 @@ from typing import Annotated
 
 import typer
 
-from quantloom.cli.options import Json, print_json, progress_bar
+from quantloom.cli.options import Json, named, print_json, progress_bar
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(help="GGUF file in F32, F16 or BF16.")],
-    target: Annotated[Path, typer.Argument(help="GGUF file to write.")],
+    source: Annotated[
+        Path, typer.Argument(parser=named, help="GGUF file, best in F32, F16 or BF16.")
+    ],
+    target: Annotated[Path, typer.Argument(parser=named, help="GGUF file to write.")],
     mix: Annotated[
         str, typer.Option("--type", help="Q4_0, Q8_0, Q4_K_M, Q5_K_M or Q6_K.")
     ] = "Q4_K_M",
     overwrite: Annotated[bool, typer.Option(help="Replace the target if it exists.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option(help="Take weights that are quantized already; their error adds up.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Quantize a GGUF file; the target appears only when it is complete."""
@@ -26,7 +31,9 @@ def quantize(
     if target.exists() and not overwrite:
         raise InvalidArgument(f"{target} exists; give --overwrite to replace it", subject="target")
     with progress_bar(f"quantizing to {mix}", quiet=json) as update:
-        summary = quantize_file(source, target, mix, progress=update)
+        summary = quantize_file(
+            source, target, mix, progress=update, allow_requantize=allow_requantize
+        )
     before, after = source.stat().st_size, target.stat().st_size
     if json:
         print_json(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+import quantloom
 from quantloom.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from quantloom.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
@@ -25,7 +22,11 @@ class StreamDecoder:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special: bool = True, previous: int | None = None
+        self,
+        tokenizer: quantloom.Tokenizer,
+        *,
+        skip_special: bool = True,
+        previous: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special

@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
 from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, find_pre_tokenizer
+from quantloom.text.chat import ChatTemplate
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
+from quantloom.text.streaming import StreamDecoder
 from quantloom.text.vocabulary import (
     BYTE,
     CONTROL,
@@ -21,10 +23,6 @@ from quantloom.text.vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
-
-if TYPE_CHECKING:
-    from quantloom.text.chat import ChatTemplate
-    from quantloom.text.streaming import StreamDecoder
 
 _SPECIAL_TYPES = (CONTROL, UNKNOWN)
 _PARSED_TYPES = (CONTROL, UNKNOWN, USER_DEFINED)
@@ -205,8 +203,6 @@ class Tokenizer:
         self, *, skip_special: bool = True, previous: int | None = None
     ) -> StreamDecoder:
         """A decoder that takes ids one by one and never gives half a character."""
-        from quantloom.text.streaming import StreamDecoder
-
         return StreamDecoder(self, skip_special=skip_special, previous=previous)
 
     def token_bytes(self, index: int) -> bytes:
@@ -266,8 +262,6 @@ class Tokenizer:
         )
 
     def _template(self, name: str) -> ChatTemplate:
-        from quantloom.text.chat import ChatTemplate
-
         if name not in self._compiled:
             if name not in self.chat_templates:
                 there = ", ".join(sorted(self.chat_templates)) or "none"

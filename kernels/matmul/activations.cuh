@@ -15,20 +15,20 @@ __device__ inline float power_of_two_scale(float largest) {
   return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
 }
 
-// Scales in steps of 2^6, for values of a token that are written before its largest one is known:
-// most agree then. The largest of those at hand comes into [2^8, 2^14).
-constexpr int coarse_binades = 6, coarse_least = -19, coarse_not_finite = 127;
-__device__ inline int coarse_step(unsigned largest_bits) {
-  const int exponent = static_cast<int>(largest_bits >> 23);  // + 127
+// Scales in steps of 2^8, for values of a token that are written before its largest one is known:
+// most agree then. The largest of those at hand comes into [2^7, 2^15).
+constexpr int coarse_least = -14, coarse_not_finite = 127;
+// exponent: the bits of the largest value's, 0 to 255.
+__device__ inline int coarse_step(unsigned exponent) {
   if (exponent == 255) return coarse_not_finite;
-  return max((exponent + 5) / coarse_binades - 22, coarse_least);
+  return max(static_cast<int>((exponent + 1) >> 3) - 16, coarse_least);
 }
 // 2^exponent, of -126 to 127.
 __device__ inline float power_of_two(int exponent) {
   return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
 }
 __device__ inline int coarse_exponent(int step) {
-  return step == coarse_not_finite ? 0 : 8 - coarse_binades * step;
+  return step == coarse_not_finite ? 0 : 7 - 8 * step;
 }
 __device__ inline float coarse_scale(int step) { return power_of_two(coarse_exponent(step)); }
 

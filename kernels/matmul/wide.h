@@ -34,7 +34,7 @@ struct WidePlan {
 // Tokens that x is written for, whatever tile a call takes, so that calls can share it.
 __host__ __device__ constexpr int wide_padded_tokens(int tokens) {
   const int unit = tokens <= 16 ? 16 : tokens <= 64 ? 64 : tokens <= 128 ? 128 : 256;
-  return (tokens + unit - 1) / unit * unit;
+  return (tokens + unit - 1) & -unit;
 }
 
 // Splits that depend on the matrix alone, for results that do not depend on the number of tokens:

@@ -271,19 +271,16 @@ __device__ inline void prepare_pair(const float (&d)[tile_tokens / 2], const Str
       2 * t);
   gate_pair<tile_tokens>(
       d, list, strip, stored, factors, back, warp, lane, pair, [&](int i, const float (&value)[4]) {
-        int step[2];
-        float scale[2];
+        // The exponents of the lane's two tokens in one word.
+        const auto exponent = [](float v) { return __float_as_uint(v) >> 23 & 255u; };
+        unsigned largest = max(exponent(value[0]), exponent(value[2])) |
+                           max(exponent(value[1]), exponent(value[3])) << 16;
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          unsigned largest =
-              max(__float_as_uint(fabsf(value[e])), __float_as_uint(fabsf(value[e + 2])));
-#pragma unroll
-          for (int l = 4; l < 32; l *= 2) {
-            largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, l));
-          }
-          step[e] = coarse_step(largest);
-          scale[e] = coarse_scale(step[e]);
+        for (int l = 4; l < 32; l *= 2) {
+          largest = __vmaxu2(largest, __shfl_xor_sync(0xffffffffu, largest, l));
         }
+        const int step[2] = {coarse_step(largest & 0xffffu), coarse_step(largest >> 16)};
+        const float scale[2] = {coarse_scale(step[0]), coarse_scale(step[1])};
         const std::uint32_t low =
             transpose_pairs(pack_pair(value[0] * scale[0], value[1] * scale[1], __half{}));
         const std::uint32_t high =

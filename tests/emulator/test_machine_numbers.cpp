@@ -109,9 +109,13 @@ TEST(integers_at_their_limits) {
     min.s32 %r9, %r1, 1;
     div.s32 %r10, -7, 2;
     rem.s32 %r11, -7, 2;
+    mov.u32 %r12, 0x0003fff0;
+    mov.u32 %r13, 0x80020005;
+    max.u16x2 %r12, %r12, %r13;
     st.global.v4.u32 [%a], {%r2, %r3, %r4, %r5};
     st.global.v4.u32 [%a+16], {%r6, %r7, %r8, %r9};
-    st.global.v2.u32 [%a+32], {%r10, %r11};)",
+    st.global.v2.u32 [%a+32], {%r10, %r11};
+    st.global.u32 [%a+40], %r12;)",
                       a, b, {{}, {1, 1, 1}, {}})));
   const Words expected{0xffffffffu,
                        0,
@@ -122,7 +126,8 @@ TEST(integers_at_their_limits) {
                        0x18u,
                        0x80000000u,
                        static_cast<std::uint32_t>(-3),
-                       static_cast<std::uint32_t>(-1)};
+                       static_cast<std::uint32_t>(-1),
+                       0x8002fff0u};
   for (std::size_t i = 0; i < expected.size(); ++i) CHECK(a[i] == expected[i]);
 }
 

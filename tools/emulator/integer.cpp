@@ -177,6 +177,13 @@ void add_integer_forms(Forms& forms) {
   forms["sub.sat.s32"] = {
       binary<s32, s32, s32, [](s32 a, s32 b) { return saturate<s32>(s64{a} - b); }>, "Www"};
 
+  forms["max.u16x2"] = {binary<u32, u32, u32,
+                               [](u32 a, u32 b) {
+                                 return std::max(a & 0xffffu, b & 0xffffu) |
+                                        std::max(a & 0xffff0000u, b & 0xffff0000u);
+                               }>,
+                        "Www"};
+
   for (const char* type : {"b16", "u16", "s16", "f16", "b32", "u32", "s32", "f32"}) {
     forms[std::string("selp.") + type] = {select<u32>, "Wwwp"};
     forms[std::string("mov.") + type] = {unary<u32, u32, [](u32 a) { return a; }>, "Ww"};

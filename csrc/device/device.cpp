@@ -20,7 +20,9 @@ Device parse_device(std::string_view text) {
     }
   }
   throw Error(ErrorKind::invalid_argument,
-              "device '" + std::string(text) + "' is not one of 'cpu', 'cuda', 'cuda:N'", "device");
+              "device '" + std::string(text) +
+                  "' is not one of 'cpu', 'cuda', 'cuda:N' or, for a model, 'auto'",
+              "device");
 }
 
 std::string to_string(const Device& device) {

@@ -1,9 +1,8 @@
 #include "generate/session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <limits>
+#include <mutex>
 
 #include "base/error.h"
 #include "base/large.h"
@@ -48,8 +47,8 @@ class Session::Use {
   Use(Session& session, bool computes) : session_(session) {
     for (;;) {
       if (session.closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
-      if (session.mutex_.try_lock()) break;
-      if (session.inherited_use()) {
+      if (session.lock_.try_lock()) break;
+      if (session.lock_.inherited()) {
         throw Error(ErrorKind::busy,
                     "this session was in use by another thread when the process was forked; make a "
                     "new session in the child");
@@ -61,7 +60,6 @@ class Session::Use {
       }
       std::this_thread::yield();
     }
-    session.user_process_.store(::getpid());
     session.user_.store(std::this_thread::get_id());
     session.computing_.store(computes);
     if (session.closed_.load()) {
@@ -77,8 +75,7 @@ class Session::Use {
   void release() {
     session_.computing_.store(false);
     session_.user_.store({});
-    session_.user_process_.store(0);
-    session_.mutex_.unlock();
+    session_.lock_.unlock();
   }
 
   Session& session_;
@@ -395,22 +392,17 @@ std::vector<std::int32_t> Session::tokens() {
 }
 
 // A thread of the parent process was inside when this process was forked, and is not here.
-bool Session::inherited_use() const {
-  const int process = user_process_.load();
-  return process != 0 and process != ::getpid();
-}
-
 void Session::close() {
   if (user_.load() == std::this_thread::get_id()) {
     throw Error(ErrorKind::busy, "a session cannot be closed from within its own call");
   }
-  if (inherited_use()) {  // the mutex will never be free here; the memory goes with the process
+  if (lock_.inherited()) {  // it will never be free here; the memory goes with the process
     closed_.store(true);
     return;
   }
   closed_.store(true);
   cancelled_.store(true);
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   open_.reset();
   device_.reset();
   model_.reset();

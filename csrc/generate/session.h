@@ -6,13 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/process_lock.h"
 #include "generate/options.h"
 #include "generate/pipeline.h"
 #include "model/forward.h"
@@ -105,7 +105,6 @@ class Session {
   bool may_schedule() const;
   std::optional<ops::Choice> take_choice();
   void finish(FinishReason reason);
-  bool inherited_use() const;
 
   std::shared_ptr<const model::Model> model_;
   std::int64_t capacity_;
@@ -119,10 +118,9 @@ class Session {
   Timings timings_;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> closed_{false};
-  std::mutex mutex_;
-  std::atomic<bool> computing_{false};  // the call that holds mutex_ is next() or logits()
+  ProcessLock lock_;
+  std::atomic<bool> computing_{false};  // the call that holds lock_ is next() or logits()
   std::atomic<std::thread::id> user_{};
-  std::atomic<int> user_process_{0};  // of user_; 0: none
 };
 
 }  // namespace quantloom::generate

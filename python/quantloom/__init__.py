@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantloom import products as products
     from quantloom import quantization as quantization
     from quantloom import reference as reference
+    from quantloom import session as session
     from quantloom import stream as stream
     from quantloom import tensor as tensor
     from quantloom import text as text
@@ -47,12 +48,12 @@ if TYPE_CHECKING:
     from quantloom.file import open as open
     from quantloom.generation import GenerationResult as GenerationResult
     from quantloom.model import Model as Model
-    from quantloom.model import Session as Session
     from quantloom.model import load as load
     from quantloom.products import matmul as matmul
     from quantloom.quantization import dequantize as dequantize
     from quantloom.quantization import quantize as quantize
     from quantloom.quantization import quantize_file as quantize_file
+    from quantloom.session import Session as Session
     from quantloom.stream import Stream as Stream
     from quantloom.tensor import Tensor as Tensor
     from quantloom.text import Tokenizer as Tokenizer
@@ -80,7 +81,7 @@ _HOMES = {
     "File": "quantloom.file",
     "GenerationResult": "quantloom.generation",
     "Model": "quantloom.model",
-    "Session": "quantloom.model",
+    "Session": "quantloom.session",
     "Stream": "quantloom.stream",
     "Tensor": "quantloom.tensor",
     "Tokenizer": "quantloom.text",
@@ -109,6 +110,7 @@ _MODULES = (
     "perplexity",
     "products",
     "quantization",
+    "session",
     "stream",
     "tensor",
     "text",

@@ -132,6 +132,19 @@ def refuse_masked(name: str, value: Any) -> None:
         )
 
 
+def array(name: str, value: Any) -> npt.NDArray[Any]:
+    """`value` as NumPy takes it.
+
+    Raises:
+        InvalidArgument: it is no array, or its mask hides something; `subject` is `name`.
+    """
+    refuse_masked(name, value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{name} is no array: {error}", subject=name) from None
+
+
 def items(name: str, value: Any) -> list[Any]:
     """The items of `value`.
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
-    from quantloom.model import Model, Session
+    from quantloom.model import Model
+    from quantloom.session import Session
 
     Shape: TypeAlias = tuple[int, int]
     Products: TypeAlias = Callable[[str, Iterable[Shape], int], tuple[dict[Shape, float], str]]

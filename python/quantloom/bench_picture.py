@@ -79,7 +79,7 @@ def draw(result: BenchResult, path: Path, title: str) -> None:
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error}", subject=str(path)) from error
+        raise FileError.of("write", path, error) from error
 
 
 def _stack(axes: object, parts: list[tuple[str, float]]) -> None:

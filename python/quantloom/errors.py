@@ -99,19 +99,23 @@ class FileError(QuantloomError, OSError):
         return super().__new__(AbsentFileError if absent else cls, message)
 
     def __init__(
-        self,
-        message: str,
-        *,
-        subject: str | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-        errno: int | None = None,
-        filename: str | None = None,
+        self, message: str, *, errno: int | None = None, filename: str | None = None, **fault: Any
     ) -> None:
-        super().__init__(message, subject=subject, offset=offset, limit=limit)
+        super().__init__(message, **fault)
         self.errno = errno
         self.strerror = None if errno is None else os.strerror(errno)
         self.filename = filename
+
+    @classmethod
+    def of(cls, action: str, path: str | os.PathLike[str], error: OSError) -> FileError:
+        """What the system answered when it was to `action` the file ("read", "write")."""
+        name = os.fspath(path)
+        return cls(
+            f"cannot {action} {name}: {error.strerror or error}",
+            subject=name,
+            errno=error.errno,
+            filename=name,
+        )
 
     def __str__(self) -> str:
         return str(self.args[0])

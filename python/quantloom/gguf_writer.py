@@ -394,15 +394,10 @@ class GGUFWriter:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+        except FileError:
+            raise
         except OSError as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(
-                f"cannot write {target}: {error.strerror or error}",
-                subject=str(target),
-                errno=error.errno,
-                filename=str(target),
-            ) from error
+            raise FileError.of("write", target, error) from error
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)

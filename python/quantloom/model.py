@@ -1,53 +1,35 @@
-"""`quantloom.load` and what it gives: a model, its sessions and streams."""
+"""`quantloom.load` and the model that it gives."""
 
 from __future__ import annotations
 
 import errno
 import html
 import os
-import re
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom, arguments
-from quantloom.errors import Closed, FileError, InvalidArgument, OutOfMemory, TokenizerError
+from quantloom.errors import Closed, FileError, TokenizerError
 from quantloom.explain import Explanation, TensorPlace
 from quantloom.file import File
 from quantloom.file import open as open_file
-from quantloom.generation import GenerationKeywords, GenerationResult, Request
+from quantloom.generation import GenerationKeywords, GenerationResult
+from quantloom.session import Message, Prompt, Session, Unpack, as_messages, token_count
 from quantloom.stream import Stream
 from quantloom.text.tokenizer import Tokenizer
 from quantloom.unshared import Unshared
 
-# All of them exist while the program runs, for `typing.get_type_hints`.
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-elif sys.version_info >= (3, 11):
-    from typing import Unpack
-else:
-
-    class Unpack:
-        """Python 3.10 has none; the mapping of the keywords stands for itself."""
-
-        def __class_getitem__(cls, keywords: Any) -> Any:
-            """Those keywords."""
-            return keywords
-
-
-Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[Any] | Sequence[Message]
 _Model = TypeVar("_Model", bound="Model")
-_Session = TypeVar("_Session", bound="Session")
 
-__all__ = ["Model", "Session", "load"]
+__all__ = ["Model", "load"]
 
 
 def load(
@@ -106,10 +88,6 @@ def load(
         context_length = arguments.integer("context_length", context_length)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
         arguments.text(name, value)
-    if device != "auto" and re.fullmatch(r"cpu|cuda(:[0-9]+)?", device) is None:
-        raise InvalidArgument(
-            f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'", subject="device"
-        )
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
     core: Any = None
@@ -147,10 +125,6 @@ def _where(model: Model, chosen: str, reason: str) -> str:
         return f"on {model.device} (no layer fits the free memory of {chosen})"
     layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
     return f"with {layers}, the rest on the CPU"
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count:,} tokens"
 
 
 def bundled_model() -> Path:
@@ -377,7 +351,7 @@ class Model(Unshared):
             "weights": f"{self.weight_bytes / 1e6:,.1f} MB",
             "device": self.device,
             "precision": self.precision,
-            "context": _tokens(self.context_length),
+            "context": token_count(self.context_length),
             "cache": f"{self.cache_bytes / 1e6:,.1f} MB a session, {self.cache_type}",
         }
 
@@ -399,104 +373,3 @@ class Model(Unshared):
         )
         name = html.escape(self.path.name + (" (closed)" if self.closed else ""))
         return f"<p><b>{name}</b></p><table>{cells}</table>"
-
-
-class Session(Unshared):
-    """One sequence on a model. Made by :meth:`Model.session`.
-
-    A prompt is always the whole sequence: the part of it that the cache holds already is not
-    computed again. One thread at a time: a second one gets SessionBusy, as does a second generation
-    while a stream of the first is open.
-    """
-
-    _instead = "take another session() of its model"
-
-    def __init__(self, model: Model, *, prefill_chunk: int | None = None) -> None:
-        if prefill_chunk is not None:
-            prefill_chunk = arguments.integer("prefill_chunk", prefill_chunk)
-        self.model = model
-        self._core = model._new_core_session(self, prefill_chunk)
-
-    @property
-    def tokens(self) -> list[int]:
-        """The tokens that the cache holds."""
-        tokens: list[int] = self._core.tokens()
-        return tokens
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` was called."""
-        closed: bool = self._core.closed
-        return closed
-
-    def generate(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> GenerationResult:
-        """As :meth:`Model.generate`, from this session's cache."""
-        with self.stream(prompt, **options) as stream:
-            return stream.run()
-
-    def stream(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> Stream:
-        """As :meth:`Model.stream`, from this session's cache, which stays."""
-        return self._open(prompt, options, owned=False)
-
-    def chat(
-        self, messages: str | Sequence[Message], **options: Unpack[GenerationKeywords]
-    ) -> GenerationResult:
-        """As :meth:`Model.chat`, from this session's cache; `messages` is all that was said."""
-        return self.generate(as_messages(messages), **options)
-
-    def logits(self, tokens: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """As :meth:`Model.logits`; the cache then holds `tokens`."""
-        ids = arguments.token_ids("tokens", tokens)
-        try:
-            values: npt.NDArray[np.float32] = self._core.logits(ids)
-        except OutOfMemory:
-            raise
-        except MemoryError as error:
-            raise OutOfMemory(f"no room for the logits of {len(ids)} tokens: {error}") from None
-        return values
-
-    def cancel(self) -> None:
-        """Stops a generation that runs in another thread, within one token."""
-        self._core.cancel()
-
-    def reset(self) -> None:
-        """Forgets the sequence; the next prompt is computed from its start."""
-        self._core.reset()
-
-    def close(self) -> None:
-        """Frees the cache. A generation that runs in another thread is cancelled first."""
-        self._core.close()
-
-    def __enter__(self: _Session) -> _Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _open(self, prompt: Prompt, options: Mapping[str, Any], *, owned: bool) -> Stream:
-        tokenizer = self.model.tokenizer
-        end_tokens = tokenizer.stop_ids if tokenizer is not None else frozenset()
-        request = Request.of(options, end_tokens)
-        tokens = self.model._prompt_tokens(prompt)
-        return Stream(self, tokens, request, owned=owned)
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else f"context of {_tokens(self.model.context_length)}"
-        return f"<quantloom.Session on {self.model.path.name!r}: {state}>"
-
-
-def as_messages(messages: str | Sequence[Message]) -> list[Message]:
-    """One question as text becomes a message of the user."""
-    found: Sequence[Any] = (
-        [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-    )
-    if isinstance(found, Sequence) and found and isinstance(found[0], Mapping):
-        return list(found)
-    raise InvalidArgument(
-        "messages must be text or a sequence of mappings with role and content", subject="messages"
-    )

@@ -69,11 +69,7 @@ def quantize(array: ArrayLike, format: str, *, threads: int = 0) -> NDArray[np.u
     if not kind.encodable:
         known = ", ".join(name for name, entry in FORMATS.items() if entry.encodable)
         raise InvalidArgument(f"{kind.name} cannot be written; {known} can", subject="format")
-    arguments.refuse_masked("array", array)
-    try:
-        values = np.asarray(array)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"array is no array: {error}", subject="array") from None
+    values = arguments.array("array", array)
     if values.dtype.kind not in "fiub":
         raise InvalidArgument(f"{values.dtype} values are not real numbers", subject="array")
     if values.ndim == 0 or values.size == 0:
@@ -195,12 +191,7 @@ def quantize_file(
     except FileNotFoundError:
         same = False
     except OSError as error:
-        raise FileError(
-            f"cannot write {target}: {error.strerror or error}",
-            subject=str(target),
-            errno=error.errno,
-            filename=str(target),
-        ) from error
+        raise FileError.of("write", target, error) from error
     if same:
         raise InvalidArgument("source and target are the same file", subject="target")
     summary = QuantizationSummary(recipe.name)

@@ -5,28 +5,20 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from quantloom import _quantloom, arguments
+from quantloom import _quantloom, arguments, dlpack
 from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
 from quantloom.formats import TYPES, tensor_type
 from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
 
-_CPU = 1
-_CUDA = 2
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "f32": "float32"}
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
-
-
-class _DLPackProducer(Protocol):
-    def __dlpack__(self, *, stream: Any = None) -> Any: ...
-
-    def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
 def dtype_name(dtype: Any) -> str:
@@ -69,11 +61,7 @@ class Tensor(Unshared):
         elif hasattr(data, "__dlpack__"):
             source = Tensor.from_dlpack(data)
         else:
-            try:
-                array = np.asarray(data)
-            except (TypeError, ValueError) as error:
-                raise InvalidArgument(f"data is no array: {error}", subject="data") from None
-            source = Tensor.from_numpy(array)
+            source = Tensor.from_numpy(arguments.array("data", data))
         if device is not None:
             source = source.to(device)
         self._packed = source._packed
@@ -152,7 +140,7 @@ class Tensor(Unshared):
         return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
 
     @classmethod
-    def from_dlpack(cls, source: _DLPackProducer) -> Tensor:
+    def from_dlpack(cls, source: dlpack.Producer) -> Tensor:
         """A view of another library's array, on the device where it lies, without a copy.
 
         On a GPU the work that the other library has under way is waited for by quantloom's stream.
@@ -160,20 +148,7 @@ class Tensor(Unshared):
         Raises:
             InvalidArgument: no such array, or one of a type or on a device that is unknown here.
         """
-        if not (hasattr(source, "__dlpack__") and hasattr(source, "__dlpack_device__")):
-            raise InvalidArgument(
-                f"source must have __dlpack__, which {type(source).__name__} has not",
-                subject="source",
-            )
-        kind, index = source.__dlpack_device__()
-        stream = None
-        if int(kind) not in (_CPU, 3):  # 3: pinned host memory
-            stream = _quantloom.compute_stream(f"cuda:{int(index)}")
-        try:
-            capsule = source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
-        except TypeError:
-            capsule = source.__dlpack__(stream=stream)
-        return cls._wrap(_quantloom.Tensor.from_dlpack(capsule))
+        return cls._wrap(dlpack.taken(source))
 
     @classmethod
     def from_blocks(
@@ -468,8 +443,7 @@ class Tensor(Unshared):
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """The device in DLPack's numbers: (1, 0) the CPU, (2, n) GPU n."""
-        kind, _, index = self.device.partition(":")
-        return (_CPU, 0) if kind == "cpu" else (_CUDA, int(index))
+        return dlpack.place(self.device)
 
     def __dlpack__(
         self,
@@ -493,25 +467,8 @@ class Tensor(Unshared):
         """
         if self.is_quantized:
             raise BufferError("DLPack has no type for blocks; use as_bytes() or dequantize()")
-        here = self.__dlpack_device__()
-        native = self._native
-        copied = bool(copy)
-        if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != here:
-            if (int(dl_device[0]), int(dl_device[1])) != (_CPU, 0):
-                raise BufferError(f"a tensor on {self.device} is not handed out on {dl_device}")
-            if copy is False:
-                raise BufferError(f"a tensor on {self.device} reaches the CPU only by a copy")
-            native, copied = native.to("cpu"), True
-        elif copy:
-            native = native.clone()
-        if here[0] == _CPU and stream not in (None, -1):
-            raise BufferError("a tensor on the CPU has no streams")
-        if stream is None:
-            stream = 1
-        versioned = max_version is not None and max_version[0] >= 1
-        if native.is_read_only and not versioned:
-            raise BufferError("read-only memory is handed out only to consumers of DLPack 1.0")
-        return native.to_dlpack(int(stream), versioned, copied)
+        version = (0, 0) if max_version is None else max_version
+        return dlpack.given(self._native, self.device, stream, version, dl_device, copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

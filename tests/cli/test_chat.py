@@ -15,7 +15,7 @@ import pytest
 from command import good, run
 
 from quantloom.cli.chat import answer
-from quantloom.model import Session
+from quantloom.session import Session
 
 LONG = "Tell me what is two plus two, and then again what is two plus two. " * 3
 SMALL = ("--context-length", "48", "--device", "cpu")

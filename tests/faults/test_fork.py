@@ -74,10 +74,17 @@ model = quantloom.load(path, device="cpu", threads=3)
 expected = model.generate([1, 2, 3], max_new_tokens=20).tokens
 session = model.session()
 stop = threading.Event()
+between = threading.Lock()  # held where the session has no generation open, and may be used
+stream = session.stream(LONG, max_new_tokens=50)
 def endless():
+    global stream
     while not stop.is_set():
-        session.generate(LONG, max_new_tokens=50)
-worker = threading.Thread(target=endless)
+        for _ in range(40):
+            next(stream)
+        with between:
+            stream.close()
+            stream = session.stream(LONG, max_new_tokens=50)
+worker = threading.Thread(target=endless, daemon=True)  # what fails here ends the process
 worker.start()
 time.sleep(0.1)
 def in_child():
@@ -91,7 +98,8 @@ def in_child():
     model.close()
     return tokens
 for _ in range(5):
-    said = child_of(in_child)
+    with between:
+        said = child_of(in_child)
     assert said == expected, said
     time.sleep(0.013)
 stop.set()

@@ -43,7 +43,8 @@ def test_an_unknown_device_is_told_all_that_load_takes(device: str, tmp_path: Pa
     path = Synthetic().write(tmp_path)
     with pytest.raises(InvalidArgument) as caught:
         quantloom.load(path, device=device)
-    assert str(caught.value) == (f"device {device!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
+    expected = f"device '{device}' is not one of 'cpu', 'cuda', 'cuda:N' or, for a model, 'auto'"
+    assert str(caught.value) == expected
     assert caught.value.subject == "device"
 
 

@@ -32,7 +32,7 @@ from quantloom.cli.streams import read_line
 from quantloom.errors import ContextFull, InvalidArgument
 
 if TYPE_CHECKING:
-    from quantloom.model import Session
+    from quantloom.session import Session
 
 HELP = "/reset forgets the conversation, /quit (or Ctrl-D) ends it, Ctrl-C stops an answer"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from quantloom.errors import FileError
+from quantloom import arguments
 
 if TYPE_CHECKING:
     from quantloom.model import Model
@@ -25,11 +25,9 @@ def named(text: str) -> Path:
     """`text` as a path; pathlib would take an empty one, such as a variable unset, for ".".
 
     Raises:
-        FileError: it is empty.
+        FileError: no file can have that name.
     """
-    if not text:
-        raise FileError("no file can have the name ''", subject="''")
-    return Path(text)
+    return arguments.file_path("file", text)
 
 
 ModelPath = Annotated[

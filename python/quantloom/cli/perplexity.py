@@ -37,8 +37,10 @@ def perplexity(
 
     try:
         content = text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"could not read {text}: {error}", subject=str(text)) from error
+    except OSError as error:
+        raise FileError.of("read", text, error) from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"cannot read {text}: {error}", subject=str(text)) from error
     with load_model(
         model, device=device, precision=precision, threads=threads, quiet=json
     ) as loaded:

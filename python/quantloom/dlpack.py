@@ -1,0 +1,80 @@
+"""Arrays of other libraries taken as tensors, and tensors handed to them, by DLPack."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from quantloom import _quantloom
+from quantloom.errors import InvalidArgument
+
+_CPU = 1
+_CUDA = 2
+_PINNED = 3  # host memory
+
+
+class Producer(Protocol):
+    """An array of any library that DLPack can hand on."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+def place(device: str) -> tuple[int, int]:
+    """A device in DLPack's numbers: (1, 0) the CPU, (2, n) GPU n."""
+    kind, _, index = device.partition(":")
+    return (_CPU, 0) if kind == "cpu" else (_CUDA, int(index))
+
+
+def taken(source: Producer) -> Any:
+    """A C++ tensor on another library's memory, behind the work that it has under way.
+
+    Raises:
+        InvalidArgument: no such array, or one of a type or on a device that is unknown here.
+    """
+    if not (hasattr(source, "__dlpack__") and hasattr(source, "__dlpack_device__")):
+        raise InvalidArgument(
+            f"source must have __dlpack__, which {type(source).__name__} has not", subject="source"
+        )
+    kind, index = source.__dlpack_device__()
+    stream = None
+    if int(kind) not in (_CPU, _PINNED):
+        stream = _quantloom.compute_stream(f"cuda:{int(index)}")
+    try:
+        capsule = source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
+    except TypeError:
+        capsule = source.__dlpack__(stream=stream)
+    return _quantloom.Tensor.from_dlpack(capsule)
+
+
+def given(
+    native: Any,
+    device: str,
+    stream: int | None,
+    version: tuple[int, int],
+    wanted: tuple[int, int] | None,
+    copy: bool | None,
+) -> Any:
+    """A capsule of a C++ tensor on `device` for a consumer; arguments as of `Tensor.__dlpack__`.
+
+    Raises:
+        BufferError: what was asked cannot be had.
+    """
+    here = place(device)
+    copied = bool(copy)
+    if wanted is not None and (int(wanted[0]), int(wanted[1])) != here:
+        if (int(wanted[0]), int(wanted[1])) != (_CPU, 0):
+            raise BufferError(f"a tensor on {device} is not handed out on {wanted}")
+        if copy is False:
+            raise BufferError(f"a tensor on {device} reaches the CPU only by a copy")
+        native, copied = native.to("cpu"), True
+    elif copy:
+        native = native.clone()
+    if here[0] == _CPU and stream not in (None, -1):
+        raise BufferError("a tensor on the CPU has no streams")
+    if stream is None:
+        stream = 1
+    versioned = version[0] >= 1
+    if native.is_read_only and not versioned:
+        raise BufferError("read-only memory is handed out only to consumers of DLPack 1.0")
+    return native.to_dlpack(int(stream), versioned, copied)

@@ -79,7 +79,7 @@ class Session {
 
   void cancel() { cancelled_.store(true); }  // the open generation stops at its next token or layer
   void reset();                              // forgets the sequence
-  void close();                              // frees everything; waits for a call under way
+  void close();  // frees everything; a call under way ends at its next token or layer
 
   std::vector<std::int32_t> tokens();  // that the cache holds
   std::int64_t capacity() const { return capacity_; }

@@ -50,7 +50,7 @@ struct Session::Device {
   ~Device() {
     try {
       operations->synchronize();
-    } catch (const Error&) {
+    } catch (const std::exception&) {
     }
   }
 
@@ -65,20 +65,13 @@ struct Session::Device {
 
   void write_parameters(const SamplerOptions& options, std::int64_t capacity) {
     ops::SamplerParameters host = to_parameters(options, capacity);
-    auto biases = options.logit_bias;
-    std::ranges::sort(biases);
-    if (not biases.empty()) {
-      std::vector<std::int32_t> tokens;
-      std::vector<float> values;
-      for (const auto& [token, bias] : biases) {
-        tokens.push_back(static_cast<std::int32_t>(token));
-        values.push_back(static_cast<float>(bias));
-      }
-      const std::size_t bytes = biases.size() * sizeof(float);
+    const auto [tokens, values] = bias_lists(options);
+    if (not tokens.empty()) {
+      const std::size_t bytes = tokens.size() * sizeof(float);
       static_assert(sizeof(float) == sizeof(std::int32_t));
       bias_memory = operations->allocate(2 * bytes, "logit bias");
       auto* device_tokens = static_cast<std::int32_t*>(bias_memory.get());
-      auto* device_values = reinterpret_cast<float*>(device_tokens + biases.size());
+      auto* device_values = reinterpret_cast<float*>(device_tokens + tokens.size());
       operations->write(device_tokens, tokens.data(), bytes);
       operations->write(device_values, values.data(), bytes);
       host.bias_tokens = device_tokens;

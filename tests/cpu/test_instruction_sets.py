@@ -168,5 +168,5 @@ def test_products_that_do_not_fit() -> None:
         _quantloom.matmul(np.zeros((1, 500), np.float32), blocks, format, "exact")
     with pytest.raises(InvalidArgument, match="x has 1 dimensions, not 2"):
         _quantloom.matmul(np.zeros(512, np.float32), blocks, format, "exact")
-    with pytest.raises(InvalidArgument, match="neither exact nor fast"):
+    with pytest.raises(InvalidArgument, match="is not one of 'exact', 'fast'"):
         _quantloom.matmul(np.zeros((1, 512), np.float32), blocks, format, "rough")

@@ -150,7 +150,6 @@ std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptio
   generation->prompt = checked(prompt);
   model_->require_unchanged();
   device_->write_parameters(options.sampler, capacity_);
-  if (options.speculate) generation->ngrams.emplace(generation->prompt);
   open_ = std::move(generation);
   open_->options = std::move(options);
   timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
@@ -209,6 +208,7 @@ void Session::prefill(const Checkpoint& checkpoint) {
   sample(device_->logits(), count, g.wanted_log_probabilities());
   g.tickets[0] = device_->operations->mark();
   g.scheduled = 1;
+  if (g.options.speculate) g.ngrams.emplace(g.prompt);
   g.prefilled = true;
 }
 

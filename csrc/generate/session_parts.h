@@ -89,7 +89,7 @@ struct Session::Generation {
   std::int64_t taken = 0;      // of those, read by the host
   std::uint64_t tickets[result_slots] = {};
   std::int32_t last_token = 0;       // the latest taken
-  std::optional<NgramIndex> ngrams;  // where drafts come from, if any
+  std::optional<NgramIndex> ngrams;  // where drafts come from, if any; made with the prefill
   bool step_next = false;            // the next token is not to be drafted
   Clock::time_point first_token_time;
 

@@ -12,9 +12,9 @@
 #include "bindings/interpreter_lock.h"
 #include "bindings/names.h"
 #include "cpu/instruction_set.h"
-#include "cpu/operations.h"
 #include "device/tensor.h"
 #include "formats/types.h"
+#include "model/backend.h"
 #include "model/matrix.h"
 
 namespace py = pybind11;
@@ -61,7 +61,7 @@ Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
                                          .columns = columns,
                                          .blocks = blocks.data(),
                                          .planes = nullptr};
-  const auto operations = quantloom::cpu::make_operations(parse_precision(precision));
+  const auto operations = quantloom::model::make_operations({}, parse_precision(precision));
   Floats out({tokens, rows});
   const float* source = x.data();
   float* target = out.mutable_data();

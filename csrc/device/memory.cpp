@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <limits>
 #include <mutex>
-#include <new>
 
 #include "base/error.h"
 #include "base/faults.h"

@@ -1,7 +1,6 @@
 #include "generate/session.h"
 
 #include <algorithm>
-#include <limits>
 #include <mutex>
 
 #include "base/error.h"

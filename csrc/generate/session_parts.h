@@ -1,10 +1,8 @@
 // What a session is made of; for the files that implement it.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/error.h"
-#include "cpu/operations.h"
 #include "device/memory.h"
 #include "device/runtime.h"
 #include "formats/types.h"
+#include "model/backend.h"
 #if defined(QUANTLOOM_WITH_CUDA)
 #include "cuda/matrix.h"
 #endif
@@ -103,7 +103,7 @@ void run(const Tensor& x, std::int64_t tokens, const Matrix& w, ops::Precision p
          float* out) {
   const auto* values = static_cast<const float*>(x.data());
   if (w.device.type == DeviceType::cpu) {
-    const auto operations = cpu::make_operations(precision);
+    const auto operations = make_operations(w.device, precision);
     operations->project(values, tokens, {.weight = &w.weight, .bias = nullptr, .out = out});
     return;
   }

@@ -1,6 +1,5 @@
 #include "model/weights.h"
 
-#include <algorithm>
 #include <array>
 #include <string>
 #include <unordered_set>

@@ -25,7 +25,6 @@ struct DeviceInfo {
   int multiprocessors = 0;
   std::size_t total_bytes = 0;
   std::size_t l2_bytes = 0;
-  std::size_t shared_bytes_per_block = 0;  // the opt-in maximum
 };
 
 struct CudaStatus {
@@ -101,8 +100,8 @@ class Event {
 };
 
 // Bytes between memories of any two devices, in order on `stream` of the GPU among them. Between
-// two places on the CPU it is a plain copy. A copy from or to pageable host memory may block; see
-// PinnedBuffer.
+// two places on the CPU it is a plain copy. A copy from or to host memory may block unless it is
+// allocate_pinned()'s.
 void copy(void* to, const Device& to_device, const void* from, const Device& from_device,
           std::size_t bytes, Stream stream);
 void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream);

@@ -76,8 +76,7 @@ std::vector<DeviceInfo> list_devices() {
     QUANTLOOM_CUDA_CALL(cudaGetDeviceProperties, &properties, index);
     devices.push_back({index, properties.name, properties.major, properties.minor,
                        properties.multiProcessorCount, properties.totalGlobalMem,
-                       static_cast<std::size_t>(properties.l2CacheSize),
-                       properties.sharedMemPerBlockOptin});
+                       static_cast<std::size_t>(properties.l2CacheSize)});
   }
   return devices;
 }

@@ -102,7 +102,7 @@ class Session(Unshared):
         self._core.reset()
 
     def close(self) -> None:
-        """Frees the cache. A generation that runs in another thread is cancelled first."""
+        """Frees the cache. What another thread runs ends first; its `logits()` raises Closed."""
         self._core.close()
 
     def __enter__(self: _Session) -> _Session:

@@ -65,6 +65,21 @@ def test_norm(instruction_set: str) -> None:
         checks.check_norm("cpu", rows, width)
 
 
+@pytest.mark.parametrize("width", [7, 64, 1000])
+def test_norm_of_numbers_whose_squares_overflow(instruction_set: str, width: int) -> None:
+    runner = _quantloom.OperationRunner("cpu", "exact")
+    weight = np.random.default_rng(0).standard_normal(width, np.float32)
+    unit = np.random.default_rng(1).uniform(-1, 1, (3, width))
+    for size in (1e18, 1e19, 1e25, 3e38):
+        x = (size * unit).astype(np.float32)
+        exact = x.astype(np.float64)
+        exact *= weight / np.sqrt(np.mean(exact**2, axis=1, keepdims=True))
+        np.testing.assert_allclose(runner.norm(x, weight, 1e-5), exact, rtol=1e-5)
+    x[1, 3] = np.inf
+    finite = np.isfinite(runner.norm(x, weight, 1e-5)).all(axis=1)
+    assert finite.tolist() == [True, False, True]
+
+
 def test_the_same_bits_on_any_number_of_threads(instruction_set: str) -> None:
     blocks = random_blocks("Q4_K", 300, 512)
     format = TYPES["Q4_K"][0]
@@ -168,5 +183,5 @@ def test_products_that_do_not_fit() -> None:
         _quantloom.matmul(np.zeros((1, 500), np.float32), blocks, format, "exact")
     with pytest.raises(InvalidArgument, match="x has 1 dimensions, not 2"):
         _quantloom.matmul(np.zeros(512, np.float32), blocks, format, "exact")
-    with pytest.raises(InvalidArgument, match="neither exact nor fast"):
+    with pytest.raises(InvalidArgument, match="is not one of 'exact', 'fast'"):
         _quantloom.matmul(np.zeros((1, 512), np.float32), blocks, format, "rough")

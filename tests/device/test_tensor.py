@@ -141,6 +141,14 @@ def test_what_cannot_be_is_refused(action: object, message: str) -> None:
         action(tensor)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("shape", "strides"), [((3,), (2**62,)), ((5, 2), (2**62, 4))])
+def test_strides_past_any_memory(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Their sum wraps: the message told of 9,223,372,036,854,775,812 bytes, or of 8."""
+    array = np.lib.stride_tricks.as_strided(np.zeros(64, np.float32), shape, strides)
+    with pytest.raises(InvalidArgument, match="an array that is larger than any memory"):
+        Tensor(array)
+
+
 def test_rows_one_after_another() -> None:
     array = np.arange(6.0).reshape(3, 2)
     tensor = Tensor(array)

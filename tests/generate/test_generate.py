@@ -34,6 +34,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[quantloom.Model]
         yield model
 
 
+def test_no_more_candidates_than_there_are(plain: quantloom.Model) -> None:
+    """The core, which reads a fixed number of them, is asked for a thousand."""
+    with plain.session() as session:
+        core = session._core
+        generation = core.begin(np.array([1, 2], np.int64), 1, [], {"logprobs": 20})
+        _, _, top = core.next(generation, 1000)
+    assert len(top) == 20
+
+
 def test_greedy_tokens_of_the_recorded_run(shared_data: Path) -> None:
     record = json.loads((shared_data / "models" / "stories260K-greedy.json").read_text())
     expected = record["greedy_ids"]

@@ -151,6 +151,35 @@ def test_ctrl_c_in_logits(model: quantloom.Model, alarm_is_interrupt: None) -> N
         assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
 
 
+def test_close_ends_logits_in_another_thread(model: quantloom.Model) -> None:
+    """Those under way, which it would wait for otherwise."""
+
+    def ended() -> bool:
+        session = model.session()
+        seen = threading.Event()
+
+        def close_when_busy() -> None:
+            while True:
+                try:
+                    session.reset()
+                except SessionBusy:
+                    seen.set()
+                    return session.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(close_when_busy)
+            try:
+                while not seen.is_set():
+                    session.logits([i % 90 for i in range(2000)])
+            except quantloom.Closed:
+                return True
+            closing.result()
+            return False
+
+    # Seen at their very end, they may be there before the session is closed.
+    assert any(ended() for _ in range(5))
+
+
 def test_ctrl_c_during_a_load(path: Path, alarm_is_interrupt: None) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupt_soon(0.02)

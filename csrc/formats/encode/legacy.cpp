@@ -1,8 +1,6 @@
 #include "formats/encode/legacy.h"
 
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "formats/encode/search.h"
 #include "formats/half.h"

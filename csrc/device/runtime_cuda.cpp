@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "base/error.h"
 #include "device/cuda_call.h"
@@ -286,12 +287,32 @@ Stream compute_stream(const Device& device) {
   return stream;
 }
 
+namespace {
+
+// CUDA refuses to wait for a device while a thread records a graph on it, and breaks the recording,
+// which then ends within milliseconds (cuda/replay.cpp).
+cudaError_t wait_for_device() {
+  constexpr auto pause = std::chrono::milliseconds(1);
+  constexpr int most_refusals = 10000;
+  cudaError_t status = cudaDeviceSynchronize();
+  for (int i = 0; status == cudaErrorStreamCaptureUnsupported and i < most_refusals; ++i) {
+    cudaGetLastError();
+    std::this_thread::sleep_for(pause);
+    status = cudaDeviceSynchronize();
+  }
+  return status;
+}
+
+}  // namespace
+
 void synchronize(const Device& device) {
   require_usable(device);
   if (device.type == DeviceType::cpu) return;
   const CurrentDevice current(device);
   count(Counted::synchronization);
-  checked("cudaDeviceSynchronize", cudaDeviceSynchronize);
+  cudaError_t status = cudaErrorOperatingSystem;
+  if (not faults::fails(faults::Point::cuda_call)) status = wait_for_device();
+  check(status, "cudaDeviceSynchronize");
 }
 
 void synchronize(const Device& device, Stream stream) {
@@ -362,46 +383,6 @@ bool Event::done() const {
   if (status == cudaErrorNotReady) return false;
   check(status, "cudaEventQuery");
   return true;
-}
-
-void copy(void* to, const Device& to_device, const void* from, const Device& from_device,
-          std::size_t bytes, Stream stream) {
-  if (bytes == 0) return;
-  const bool to_cpu = to_device.type == DeviceType::cpu;
-  const bool from_cpu = from_device.type == DeviceType::cpu;
-  if (to_cpu && from_cpu) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const Device& worker = to_cpu ? from_device : to_device;
-  require_usable(to_device);
-  require_usable(from_device);
-  const CurrentDevice current(worker);
-  if (!to_cpu && !from_cpu && to_device.index != from_device.index) {
-    count(Counted::device_to_device);
-    QUANTLOOM_CUDA_CALL(cudaMemcpyPeerAsync, to, to_device.index, from, from_device.index, bytes,
-                        stream);
-    return;
-  }
-  count(to_cpu     ? Counted::device_to_host
-        : from_cpu ? Counted::host_to_device
-                   : Counted::device_to_device);
-  QUANTLOOM_CUDA_CALL(cudaMemcpyAsync, to, from, bytes,
-                      to_cpu     ? cudaMemcpyDeviceToHost
-                      : from_cpu ? cudaMemcpyHostToDevice
-                                 : cudaMemcpyDeviceToDevice,
-                      stream);
-}
-
-void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream) {
-  if (bytes == 0) return;
-  if (device.type == DeviceType::cpu) {
-    std::memset(to, 0, bytes);
-    return;
-  }
-  require_usable(device);
-  const CurrentDevice current(device);
-  QUANTLOOM_CUDA_CALL(cudaMemsetAsync, to, 0, bytes, stream);
 }
 
 }  // namespace quantloom::device

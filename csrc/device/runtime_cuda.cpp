@@ -147,9 +147,9 @@ void require_alive(int index) {
               "device");
 }
 
-void require_image(int index) {
+bool has_image(int index) {
   static std::array<std::atomic<bool>, max_devices> checked_before{};
-  if (checked_before[index].load(std::memory_order_acquire)) return;
+  if (checked_before[index].load(std::memory_order_acquire)) return true;
   int before = 0;
   QUANTLOOM_CUDA_CALL(cudaGetDevice, &before);
   QUANTLOOM_CUDA_CALL(cudaSetDevice, index);
@@ -157,17 +157,26 @@ void require_image(int index) {
                                                                     : kernels::query_kernel_image();
   cudaSetDevice(before);
   if (image == cudaErrorNoKernelImageForDevice || image == cudaErrorInvalidDeviceFunction) {
-    const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(index)];
-    throw Error(ErrorKind::device,
-                "cuda:" + std::to_string(index) + " is a " + info.name + " of compute capability " +
-                    std::to_string(info.capability_major) + "." +
-                    std::to_string(info.capability_minor) +
-                    ", which this build's kernels were not compiled for; set QUANTLOOM_CUDA_ARCHS "
-                    "and build again",
-                "device");
+    return false;
   }
   check(image, "cudaFuncGetAttributes");
   checked_before[index].store(true, std::memory_order_release);
+  return true;
+}
+
+void require_there(const Device& device) {
+  require_alive(device.index);
+  const std::string name = to_string(device);
+  const CudaStatus& status = cuda_status();
+  if (!status.available) {
+    throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
+  }
+  if (device.index < 0 || device.index >= status.devices) {
+    throw Error(ErrorKind::device,
+                name + " is not there: this machine has " + std::to_string(status.devices) +
+                    (status.devices == 1 ? " GPU" : " GPUs"),
+                "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
+  }
 }
 
 }  // namespace
@@ -193,19 +202,21 @@ bool poisoned(int index) {
 
 void require_usable(const Device& device) {
   if (device.type == DeviceType::cpu) return;
-  require_alive(device.index);
-  const std::string name = to_string(device);
-  const CudaStatus& status = cuda_status();
-  if (!status.available) {
-    throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
-  }
-  if (device.index < 0 || device.index >= status.devices) {
-    throw Error(ErrorKind::device,
-                name + " is not there: this machine has " + std::to_string(status.devices) +
-                    (status.devices == 1 ? " GPU" : " GPUs"),
-                "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
-  }
-  require_image(device.index);
+  require_there(device);
+  if (has_image(device.index)) return;
+  const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(device.index)];
+  throw Error(ErrorKind::device,
+              to_string(device) + " is a " + info.name + " of compute capability " +
+                  std::to_string(info.capability_major) + "." +
+                  std::to_string(info.capability_minor) +
+                  ", which this build's kernels were not compiled for; set QUANTLOOM_CUDA_ARCHS "
+                  "and build again",
+              "device");
+}
+
+bool has_kernels_for(const Device& device) {
+  require_there(device);
+  return has_image(device.index);
 }
 
 void check(cudaError_t status, const char* call) {

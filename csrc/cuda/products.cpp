@@ -14,6 +14,9 @@
 namespace quantloom::cuda {
 namespace {
 
+// Eight tokens a block, and a grid has at most 65,535 along them.
+constexpr std::int64_t most_raw_tokens = 8 * 65535;
+
 kernels::MatmulActivation matmul_activation(ops::Activation activation) {
   switch (activation) {
     case ops::Activation::silu:
@@ -249,20 +252,23 @@ void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Proje
                            bool accumulate) {
   const ops::Weight& weight = *output.weight;
   const device::CurrentDevice current(device_);
-  const cudaError_t status = kernels::raw_matmul({.format = weight.format,
-                                                  .blocks = weight.blocks,
-                                                  .rows = weight.rows,
-                                                  .columns = weight.columns,
-                                                  .x = x,
-                                                  .tokens = tokens,
-                                                  .bias = output.bias,
-                                                  .accumulate = accumulate,
-                                                  .out = output.out,
-                                                  .invariant = batch_invariant_},
-                                                 stream_);
-  device::launch_check(weight.name.c_str(),
-                       {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},
-                       stream_, status);
+  for (std::int64_t token = 0; token < tokens; token += most_raw_tokens) {
+    const std::int64_t count = std::min(tokens - token, most_raw_tokens);
+    const cudaError_t status = kernels::raw_matmul({.format = weight.format,
+                                                    .blocks = weight.blocks,
+                                                    .rows = weight.rows,
+                                                    .columns = weight.columns,
+                                                    .x = x + token * weight.columns,
+                                                    .tokens = count,
+                                                    .bias = output.bias,
+                                                    .accumulate = accumulate,
+                                                    .out = output.out + token * weight.rows,
+                                                    .invariant = batch_invariant_},
+                                                   stream_);
+    device::launch_check(weight.name.c_str(),
+                         {{"tokens", count}, {"rows", weight.rows}, {"columns", weight.columns}},
+                         stream_, status);
+  }
 }
 
 }  // namespace quantloom::cuda

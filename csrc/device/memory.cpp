@@ -166,8 +166,10 @@ Buffer allocate(const Device& device, std::size_t bytes, const char* what) {
 
 #if defined(QUANTLOOM_WITH_CUDA)
 
-Buffer allocate_pinned(std::size_t bytes, const char* what) {
-  require_usable({DeviceType::cuda, 0});
+Buffer allocate_pinned(const Device& device, std::size_t bytes, const char* what) {
+  require_usable(device);
+  // Another GPU that is current may be one that cannot be used.
+  const CurrentDevice current(device);
   void* memory = nullptr;
   const cudaError_t status =
       faults::fails(faults::Point::host_allocation)
@@ -188,8 +190,8 @@ Buffer allocate_pinned(std::size_t bytes, const char* what) {
 
 #else
 
-Buffer allocate_pinned(std::size_t /*bytes*/, const char* /*what*/) {
-  require_usable({DeviceType::cuda, 0});
+Buffer allocate_pinned(const Device& device, std::size_t /*bytes*/, const char* /*what*/) {
+  require_usable(device);
   throw Error(ErrorKind::device, cuda_status().reason, "device");
 }
 

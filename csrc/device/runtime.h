@@ -48,6 +48,10 @@ const std::vector<DeviceInfo>& cuda_devices();
 // older than the kernels, a fork after CUDA started, an earlier fault on this device.
 void require_usable(const Device& device);
 
+// Whether this build has kernels for the GPU; false without the CUDA part. Errors: device, for
+// anything else that is wrong with it.
+bool has_kernels_for(const Device& device);
+
 // True in a child of a process that had started CUDA: its context is not usable there, and nothing
 // is freed.
 bool forked_after_cuda();

@@ -107,7 +107,7 @@ class Upload {
     slots_.resize(2 * static_cast<std::size_t>(threads));
     // One allocation: pinning costs about 0.3 ms a MiB and a millisecond a call.
     const std::size_t stride = (largest + 4095) / 4096 * 4096;
-    pinned_ = allocate_pinned(stride * slots_.size(), "the upload buffers");
+    pinned_ = allocate_pinned(device, stride * slots_.size(), "the upload buffers");
     std::byte* next = static_cast<std::byte*>(pinned_.get());
     for (Slot& slot : slots_) {
       slot.pinned = next;

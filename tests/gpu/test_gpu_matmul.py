@@ -129,6 +129,14 @@ def test_float_weights(dtype: str, columns: int) -> None:
         matmul(Tensor.empty((1, 5), device="cuda"), Tensor.empty((3, 5), device="cuda"))
 
 
+def test_float_weights_and_more_tokens_than_a_grid_has_room_for() -> None:
+    tokens = 8 * 65535 + 1
+    x = (np.arange(4 * tokens) % 7).astype(np.float32).reshape(tokens, 4)
+    weights = np.array([[1, 2, 3, 4]], np.float32)
+    found = matmul(Tensor(x, device="cuda"), Tensor(weights, device="cuda"))
+    np.testing.assert_array_equal(found.numpy(), x @ weights.T)
+
+
 @pytest.mark.parametrize("format", QUANTIZED)
 def test_packing_keeps_every_bit(format: str) -> None:
     kind = FORMATS[format]

@@ -40,8 +40,9 @@ def _dtype_name(dtype: Any) -> str:
 class Tensor(Unshared):
     """An array on one device.
 
-    `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX) or a nested
-    list; arrays are not copied. Make blocks with `Tensor.from_blocks`.
+    `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX), a file's
+    tensor in its blocks, or a nested list; arrays and blocks are not copied. Make blocks with
+    `Tensor.from_blocks`.
 
     A tensor on a GPU is handed on without a copy through `__dlpack__` and
     `__cuda_array_interface__`; both keep the order of work between the two sides' streams.
@@ -67,7 +68,13 @@ class Tensor(Unshared):
         elif hasattr(data, "__dlpack__"):
             source = Tensor.from_dlpack(data)
         else:
-            source = Tensor.from_numpy(arguments.array("data", data))
+            from quantloom.file import LazyTensor  # which stands on this module
+
+            source = (
+                data.to("cpu")  # NumPy would decode it
+                if isinstance(data, LazyTensor)
+                else Tensor.from_numpy(arguments.array("data", data))
+            )
         if device is not None:
             source = source.to(device)
         self._packed = source._packed

@@ -119,6 +119,9 @@ Tensor import(Record* managed, bool read_only) {
   const Device device = device_of(array.device);
   require_usable(device);
   if (array.dimensions < 0) invalid("a DLPack array of negative dimensions", "shape");
+  if (array.dimensions > 0 && array.shape == nullptr) {
+    invalid("a DLPack array of dimensions without a shape", "shape");
+  }
   const auto element = static_cast<std::int64_t>(element_bytes(dtype));
   const auto count = static_cast<std::size_t>(array.dimensions);
   std::vector<std::int64_t> shape(array.shape, array.shape + count);
@@ -129,9 +132,11 @@ Tensor import(Record* managed, bool read_only) {
   bool empty = false;
   for (std::size_t i = count; i-- > 0;) {
     if (shape[i] < 0) invalid("a DLPack array with a negative dimension", "shape");
-    strides[i] = array.strides == nullptr ? next : array.strides[i] * element;
+    strides[i] = next;
     std::int64_t reach = 0;
-    if (__builtin_mul_overflow(std::max<std::int64_t>(shape[i], 1), next, &next) ||
+    if ((array.strides != nullptr &&
+         __builtin_mul_overflow(array.strides[i], element, &strides[i])) ||
+        __builtin_mul_overflow(std::max<std::int64_t>(shape[i], 1), next, &next) ||
         __builtin_mul_overflow(std::max<std::int64_t>(shape[i] - 1, 0), strides[i], &reach) ||
         __builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high)) {
       invalid("a DLPack array that is larger than any memory", "shape");
@@ -139,6 +144,7 @@ Tensor import(Record* managed, bool read_only) {
     empty = empty || shape[i] == 0;
   }
   if (empty) low = high = 0;
+  if (!empty && array.data == nullptr) invalid("a DLPack array of no memory", "data");
   // The storage begins at the lowest byte that the strides reach.
   auto* begin = static_cast<std::byte*>(array.data) + array.byte_offset + low;
   auto storage = wrap_storage(device, array.data == nullptr ? nullptr : begin,

@@ -49,6 +49,22 @@ def test_products(instruction_set: str, format: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("format", ["Q4_0", "Q4_K", "IQ3_S"])
+def test_more_tokens_than_share_an_unpacking(
+    instruction_set: str, format: str, precision: str
+) -> None:
+    """The borders of tiles of tokens and of panels of 512; no single token is off either."""
+    w, weights = matrix(format, 70, 256)
+    x = activations(1030, 256)
+    for tokens in (16, 17, 63, 64, 65, 128, 129, 511, 512, 513, 1025, 1030):
+        found = guarded(Tensor(x[:tokens]), w, precision)
+        assert error(found, x[:tokens], weights) <= BOUNDS[precision], tokens
+        for token in {0, tokens // 2, tokens - 1}:
+            one = slice(token, token + 1)
+            assert error(found[one], x[one], weights) <= 4 * BOUNDS[precision], (tokens, token)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
 @pytest.mark.parametrize("name", [name for name, entry in TYPES.items() if entry[5]])
 def test_a_column_of_x_that_is_far_larger(instruction_set: str, name: str, precision: str) -> None:
     columns = 768

@@ -31,6 +31,10 @@ VALUES: list[tuple[str, object, str | None, str]] = [
     ("u64", 2**64 - 1, "uint64", "UINT64"),
     ("i64", -(2**63), "int64", "INT64"),
     ("big", 2**40, None, "INT64"),
+    ("zero", 0, None, "UINT32"),
+    ("above", 2**32, None, "INT64"),
+    ("lowest", -(2**31), None, "INT32"),
+    ("below", -(2**31) - 1, None, "INT64"),
     ("f64", 1e300, "float64", "FLOAT64"),
 ]
 

@@ -123,6 +123,9 @@ Tensor import(Record* managed, bool read_only) {
   const Device device = device_of(array.device);
   require_usable(device);
   if (array.dimensions < 0) invalid("a DLPack array of negative dimensions", "shape");
+  if (array.dimensions > 0 && array.shape == nullptr) {
+    invalid("a DLPack array of dimensions without a shape", "shape");
+  }
   const auto element = static_cast<std::int64_t>(element_bytes(dtype));
   const auto count = static_cast<std::size_t>(array.dimensions);
   std::vector<std::int64_t> shape(array.shape, array.shape + count);
@@ -136,6 +139,7 @@ Tensor import(Record* managed, bool read_only) {
     }
   }
   const auto [low, high] = reach_of(shape, strides, element);
+  if (high > low && array.data == nullptr) invalid("a DLPack array of no memory", "data");
   // The storage begins at the lowest byte that the strides reach.
   auto* begin = static_cast<std::byte*>(array.data) + array.byte_offset + low;
   auto storage = wrap_storage(device, array.data == nullptr ? nullptr : begin,

@@ -90,7 +90,11 @@ class Request:
         unknown = sorted(set(keywords) - set(GenerationKeywords.__annotations__))
         if unknown:
             known = ", ".join(GenerationKeywords.__annotations__)
-            raise TypeError(f"unknown generation option {unknown[0]!r}; there are {known}")
+            raise TypeError(
+                f"unknown generation option {unknown[0]!r}; there are {known}. Variables of a chat "
+                "template, such as tools, go to tokenizer.encode_messages(), whose tokens are a "
+                "prompt"
+            )
         sampler: dict[str, Any] = {}
         for name in _REALS:
             if name in keywords:
@@ -119,7 +123,7 @@ class Request:
             arguments.integer("stop_tokens", token, 0, _MAX_INT32)
             for token in arguments.items("stop_tokens", () if ends is None else ends)
         }
-        if not keywords.get("ignore_eos", False):
+        if not arguments.flag("ignore_eos", keywords.get("ignore_eos", False)):
             stop_tokens |= end_tokens
         return Request(
             max_new_tokens=arguments.integer(

@@ -86,6 +86,8 @@ def load(
         threads = arguments.integer("threads", threads, 1, arguments.MOST_THREADS)
     if context_length is not None:
         context_length = arguments.integer("context_length", context_length)
+    check_weights = arguments.flag("check_weights", check_weights)
+    batch_invariant = arguments.flag("batch_invariant", batch_invariant)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
         arguments.text(name, value)
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
@@ -104,8 +106,8 @@ def load(
                 gpu_layers,
                 device == "auto",
                 threads,
-                bool(check_weights),
-                bool(batch_invariant),
+                check_weights,
+                batch_invariant,
                 progress,
             )
             model = Model(core, file, tokenizer.result())

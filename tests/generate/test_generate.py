@@ -292,7 +292,16 @@ def test_options_out_of_range(name: str, value: Any, plain: quantloom.Model) -> 
     assert caught.value.subject is not None and caught.value.subject.startswith(name)
 
 
+def test_a_flag_is_no_text(plain: quantloom.Model) -> None:
+    with pytest.raises(InvalidArgument, match="ignore_eos must be True or False, not 'no'"):
+        plain.generate([1], ignore_eos="no")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="batch_invariant must be True or False"):
+        quantloom.load(device="cpu", batch_invariant="no")  # type: ignore[arg-type]
+
+
 def test_unknown_option(plain: quantloom.Model) -> None:
+    with pytest.raises(TypeError, match=r"'tools'; .*go to tokenizer.encode_messages"):
+        plain.generate([1], tools=[])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="max_tokens"):
         plain.generate([1], max_tokens=5)  # type: ignore[call-arg]
 

@@ -260,6 +260,8 @@ class Model(Unshared):
     ) -> GenerationResult:
         """Answers messages through the file's chat template.
 
+        Control tokens in messages are text (:meth:`Tokenizer.encode_messages`).
+
         Args:
             messages: mappings with "role" and "content", or one question as text.
             options: as for :meth:`generate`.
@@ -341,9 +343,8 @@ class Model(Unshared):
         if isinstance(prompt, str):
             return np.array(self._require_tokenizer().encode(prompt), np.int64)
         if isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[0], Mapping):
-            tokenizer = self._require_tokenizer()
-            text = tokenizer.apply_chat_template(prompt)  # type: ignore[arg-type]
-            return np.array(tokenizer.encode(text, add_special=False), np.int64)
+            ids = self._require_tokenizer().encode_messages(prompt)  # type: ignore[arg-type]
+            return np.array(ids, np.int64)
         return arguments.token_ids("prompt", prompt)
 
     def _summary(self) -> dict[str, str]:

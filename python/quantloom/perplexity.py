@@ -46,7 +46,8 @@ def perplexity(
     """Score `text` in windows of `context` tokens; the second half of each window counts.
 
     Every scored token has at least context / 2 tokens before it. A BOS token replaces the first
-    token of each window where the vocabulary has add_bos.
+    token of each window where the vocabulary has add_bos. Names of control tokens in the text are
+    text.
 
     Raises:
         InvalidArgument: a context below 8 or above the model's, a `max_windows` below 1, one that
@@ -56,7 +57,8 @@ def perplexity(
     context = arguments.integer("context", context, 8, model.context_length)
     if max_windows is not None:
         max_windows = arguments.integer("max_windows", max_windows, 1)
-    tokens = model.tokenize(text)
+    tokenizer = model._require_tokenizer()
+    tokens = tokenizer.encode(text, parse_special=False)
     windows = len(tokens) // context
     if windows < 1:
         raise InvalidArgument(
@@ -66,13 +68,13 @@ def perplexity(
         )
     if max_windows is not None:
         windows = min(windows, max_windows)
-    starts_with_bos = len(model.tokenize("")) > 0
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
     first = context // 2
     losses: list[np.ndarray] = []
     for window in range(windows):
         piece = list(tokens[window * context : (window + 1) * context])
-        if starts_with_bos:
-            piece[0] = tokens[0]
+        if bos is not None:
+            piece[0] = bos
         logits = model.logits(piece)[first - 1 : -1].astype(np.float64)
         peak = logits.max(axis=1, keepdims=True)
         log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))

@@ -364,6 +364,16 @@ def test_chat_uses_the_file_s_template(shared_data: Path, tmp_path: Path) -> Non
             model.chat(wrong)  # type: ignore[arg-type]
 
 
+def test_the_name_of_a_control_token_stops() -> None:
+    with quantloom.load(device="cpu", verbose=False) as model:
+        assert model.tokenizer is not None
+        prompt = model.tokenizer.encode_messages([{"role": "user", "content": "What is 2+2?"}])
+        free = model.generate(prompt, max_new_tokens=8, ignore_eos=True)
+        place = free.tokens.index(model.tokenizer.token_id("<|user|>"))
+        result = model.generate(prompt, max_new_tokens=8, ignore_eos=True, stop=["x", "<|user|>"])
+        assert (result.tokens, result.finish_reason) == (free.tokens[:place], "stop")
+
+
 def test_a_message_cannot_end_its_turn() -> None:
     with quantloom.load(device="cpu", verbose=False) as model, model.session() as session:
         assert model.tokenizer is not None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom, arguments
-from quantloom.errors import Closed, FileError, TokenizerError
+from quantloom.errors import Closed, FileError, InvalidArgument, TokenizerError
 from quantloom.explain import Explanation, TensorPlace
 from quantloom.file import File
 from quantloom.file import open as open_file
@@ -43,6 +43,7 @@ def load(
     threads: int | None = None,
     check_weights: bool = True,
     batch_invariant: bool = False,
+    pre: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     verbose: bool = True,
 ) -> Model:
@@ -67,6 +68,8 @@ def load(
             ones then take the kernels of long ones, and a session computes anew what it generated
             itself when that comes back in a prompt; decoding keeps its speed
             (benchmarks/batch_invariant.py measures each). Excludes `speculate`.
+        pre: name of the pre-tokenizer, where the file's `tokenizer.ggml.pre` is missing or wrong
+            (`quantloom.text.PRE_TOKENIZERS` holds them).
         progress: called with bytes done and bytes in all; what it raises stops the load.
         verbose: False keeps "auto" silent.
 
@@ -96,7 +99,7 @@ def load(
     try:
         # The weights are read without the interpreter lock, so the vocabulary is built meanwhile.
         with ThreadPoolExecutor(1) as worker:
-            tokenizer = worker.submit(_tokenizer_of, file)
+            tokenizer = worker.submit(_tokenizer_of, file, pre)
             core = _quantloom.Model.load(
                 file._handle.file,
                 chosen,
@@ -147,11 +150,14 @@ def bundled_model() -> Path:
     return files[0]
 
 
-def _tokenizer_of(file: File) -> Tokenizer | None:
+def _tokenizer_of(file: File, pre: str | None) -> Tokenizer | None:
     """The file's tokenizer, or None where it has no vocabulary."""
-    if file.metadata.get("tokenizer.ggml.model", "no_vocab") == "no_vocab":
+    model = file.metadata.get("tokenizer.ggml.model", "no_vocab")
+    if model == "no_vocab":
+        if pre is not None:
+            raise InvalidArgument(f"pre is {pre!r}, but the file has no tokenizer", subject="pre")
         return None
-    return Tokenizer.from_metadata(file.metadata)
+    return Tokenizer.from_metadata(file.metadata, pre=pre)
 
 
 class Model(Unshared):

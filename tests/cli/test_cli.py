@@ -233,6 +233,8 @@ def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
         (["generate", "x", "--device", "cuda:99"], ["DeviceError"]),
         (["generate", "x", "-n", "-3"], ["InvalidArgument", "max_new_tokens"]),
         (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
+        (["generate", "x", "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),
+        (["perplexity", __file__, "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),
         (["generate", "x", "--precision", "wrong"], ["InvalidArgument", "precision"]),
         (["inspect", "nowhere.gguf"], ["FileError"]),
         (["inspect", ""], ["FileError", "the name ''"]),

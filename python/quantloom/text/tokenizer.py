@@ -12,7 +12,7 @@ from typing import Any
 
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
-from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, find_pre_tokenizer
+from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, checked_name, find_pre_tokenizer
 from quantloom.text.chat import ChatTemplate, chat_templates, check_messages, plain_value
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
 from quantloom.text.guard import hide, show
@@ -89,15 +89,17 @@ class Tokenizer:
 
         Args:
             metadata: str, int, float, bool and lists of them, by key.
-            pre: name of a pre-tokenizer to use in place of the file's `tokenizer.ggml.pre`.
+            pre: name of a pre-tokenizer to use in place of the file's `tokenizer.ggml.pre`, which
+                files of before May 2024 lack.
 
         Raises:
+            InvalidArgument: `pre` is no known name, or the vocabulary is not of byte-level BPE.
             TokenizerError: a key is missing or wrong (`subject` is the key, `limit` the bound), or
                 the tokenizer or the pre-tokenizer is not one that quantloom serves.
         """
         vocabulary = read_vocabulary(metadata)
         if pre is not None:
-            vocabulary = replace(vocabulary, pre=pre)
+            vocabulary = replace(vocabulary, pre=checked_name(pre, vocabulary.model))
         return cls(vocabulary, metadata)
 
     @classmethod
@@ -106,7 +108,7 @@ class Tokenizer:
 
         Raises:
             GGUFError: the file is not valid GGUF.
-            TokenizerError: as in :meth:`from_metadata`.
+            InvalidArgument, TokenizerError: as in :meth:`from_metadata`.
         """
         import quantloom
 

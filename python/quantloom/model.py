@@ -235,7 +235,9 @@ class Model(Unshared):
         :meth:`session` to go on from an earlier one.
 
         Args:
-            prompt: text, token ids, or chat messages.
+            prompt: text, token ids, or chat messages. BOS is put before text where the file asks
+                for it; a chat template's text may hold one already, so give the messages, or what
+                :meth:`Tokenizer.encode_messages` makes of them.
             options: see :class:`quantloom.generation.GenerationKeywords`.
 
         Raises:

@@ -19,8 +19,8 @@ def hide(value: Any, names: re.Pattern[str]) -> Any:
     """A JSON value with a mark inside each name that its strings hold.
 
     Args:
-        value: a string, or mappings and lists of strings; roles, and keys that are identifiers,
-            stay as they are, for templates look for them.
+        value: a string, or mappings and lists of strings; roles and keys that are identifiers stay
+            as they are, for templates look for them.
         names: matches the names to hide, of two characters or more.
     """
     if isinstance(value, str):
@@ -28,14 +28,18 @@ def hide(value: Any, names: re.Pattern[str]) -> Any:
         return names.sub(lambda name: name[0][0] + _MARK + name[0][1:], doubled)
     if isinstance(value, Mapping):
         return {
-            key if key.isidentifier() else hide(key, names): (
-                entry if key == "role" else hide(entry, names)
-            )
+            _name(key, names): _name(entry, names)
+            if key == "role" and isinstance(entry, str)
+            else hide(entry, names)
             for key, entry in value.items()
         }
     if isinstance(value, list):
         return [hide(entry, names) for entry in value]
     return value
+
+
+def _name(text: str, names: re.Pattern[str]) -> Any:
+    return text if text.isidentifier() else hide(text, names)
 
 
 def show(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def test_messages_come_back_as_they_were(bpe: Tokenizer, text: str) -> None:
     ids = bpe.encode_messages(user(text))
     assert ids.count(END) == 1
     assert text in bpe.decode(ids, skip_special=False)
+
+
+def test_names_that_overlap() -> None:
+    names = re.compile("ab|bc|cab")
+    for text in ("abc", "abcab", "cabcab", "a\ufdd0bcab"):
+        assert names.search(hide(text, names)) is None
+        assert show(hide(text, names)) == text
 
 
 def test_user_defined_tokens_in_messages_are_tokens(bpe: Tokenizer) -> None:

@@ -24,8 +24,10 @@ def hide(value: Any, names: re.Pattern[str]) -> Any:
         names: matches the names to hide, of two characters or more.
     """
     if isinstance(value, str):
-        doubled = value.replace(_MARK, _MARK + _MARK)
-        return names.sub(lambda name: name[0][0] + _MARK + name[0][1:], doubled)
+        hidden = value.replace(_MARK, _MARK + _MARK)
+        while names.search(hidden):  # again for a name that began inside another
+            hidden = names.sub(lambda name: name[0][0] + _MARK + name[0][1:], hidden)
+        return hidden
     if isinstance(value, Mapping):
         return {
             _name(key, names): _name(entry, names)

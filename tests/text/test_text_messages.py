@@ -73,6 +73,17 @@ def test_names_that_overlap() -> None:
         assert show(hide(text, names)) == text
 
 
+def test_names_that_hold_the_mark() -> None:
+    metadata = bpe_metadata()
+    strange = ["<x>", *("a" + "\ufdd0" * count + "b" for count in range(50))]
+    metadata["tokenizer.ggml.tokens"] += strange
+    metadata["tokenizer.ggml.token_type"] += [3] * len(strange)
+    tokenizer = Tokenizer.from_metadata(metadata)
+    assert tokenizer._control_names is not None
+    assert hide("ab<x>", tokenizer._control_names) == "a\ufdd0b<\ufdd0x>"
+    assert tokenizer.encode_messages(user("<x>")).count(END) == 1
+
+
 def test_user_defined_tokens_in_messages_are_tokens(bpe: Tokenizer) -> None:
     assert bpe.encode_messages(user("a<tool>b")).count(TOOL) == 1
 

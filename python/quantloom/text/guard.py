@@ -15,13 +15,18 @@ _MARK = "\ufdd0"
 _MARKS = re.compile(f"{_MARK}({_MARK}?)")
 
 
+def can_be_hidden(name: str) -> bool:
+    """Whether a mark can stand inside a name, and is not there already."""
+    return len(name) > 1 and _MARK not in name
+
+
 def hide(value: Any, names: re.Pattern[str]) -> Any:
     """A JSON value with a mark inside each name that its strings hold.
 
     Args:
         value: a string, or mappings and lists of strings; roles and keys that are identifiers stay
             as they are, for templates look for them.
-        names: matches the names to hide, of two characters or more.
+        names: matches the names to hide, each of which `can_be_hidden`.
     """
     if isinstance(value, str):
         hidden = value.replace(_MARK, _MARK + _MARK)

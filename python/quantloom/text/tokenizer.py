@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from quantloom.text import spm
 from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, checked_name, find_pre_tokenizer
 from quantloom.text.chat import ChatTemplate, chat_templates, check_messages, plain_value
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
-from quantloom.text.guard import hide, show
+from quantloom.text.guard import can_be_hidden, hide, show
 from quantloom.text.streaming import StreamDecoder
 from quantloom.text.vocabulary import (
     BYTE,
@@ -284,7 +284,7 @@ class Tokenizer:
 
     @cached_property
     def _control_names(self) -> re.Pattern[str] | None:
-        return self._parser(_SPECIAL_TYPES, shortest=2)
+        return self._parser(_SPECIAL_TYPES, can_be_hidden)
 
     def _template(
         self, given: str | None, tools: Sequence[Mapping[str, Any]] | None
@@ -378,12 +378,14 @@ class Tokenizer:
             return piece.removeprefix(b" ")
         return piece
 
-    def _parser(self, kinds: tuple[int, ...], shortest: int = 1) -> re.Pattern[str] | None:
+    def _parser(
+        self, kinds: tuple[int, ...], fits: Callable[[str], bool] = bool
+    ) -> re.Pattern[str] | None:
         vocabulary = self._vocabulary
         texts = [
             text
             for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
-            if kind in kinds and len(text) >= shortest
+            if kind in kinds and fits(text)
         ]
         if not texts:
             return None

@@ -46,7 +46,8 @@ def perplexity(
     """Score `text` in windows of `context` tokens; the second half of each window counts.
 
     Every scored token has at least context / 2 tokens before it. A BOS token replaces the first
-    token of each window where the vocabulary has add_bos.
+    token of each window where the vocabulary has add_bos. Names of control tokens in the text are
+    text.
 
     Raises:
         InvalidArgument: a context below 8 or above the model's, a `max_windows` below 1, one that
@@ -56,7 +57,8 @@ def perplexity(
     context = arguments.integer("context", context, 8, model.context_length)
     if max_windows is not None:
         max_windows = arguments.integer("max_windows", max_windows, 1)
-    tokens = model.tokenize(text)
+    tokenizer = model._require_tokenizer()
+    tokens = tokenizer.encode(text, parse_special=False)
     windows = len(tokens) // context
     if windows < 1:
         raise InvalidArgument(
@@ -66,8 +68,7 @@ def perplexity(
         )
     if max_windows is not None:
         windows = min(windows, max_windows)
-    tokenizer = model.tokenizer
-    bos = tokenizer.bos_id if tokenizer is not None and tokenizer.add_bos else None
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
     first = context // 2
     losses: list[np.ndarray] = []
     for window in range(windows):

@@ -117,9 +117,7 @@ class Session(Unshared):
         self.close()
 
     def _open(self, prompt: Prompt, options: Mapping[str, Any], *, owned: bool) -> Stream:
-        tokenizer = self.model.tokenizer
-        end_tokens = tokenizer.stop_ids if tokenizer is not None else frozenset()
-        request = Request.of(options, end_tokens)
+        request = Request.of(options, self.model.tokenizer)
         tokens = self.model._prompt_tokens(prompt)
         return Stream(self, tokens, request, owned=owned)
 

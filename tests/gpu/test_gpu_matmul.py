@@ -46,9 +46,13 @@ def test_against_float64(format: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["Q4_0", "Q8_0", "Q4_K", "Q2_K", "Q6_K", "IQ2_XS"])
-@pytest.mark.parametrize(("rows", "columns"), [(290, 256), (290, 1280), (290, 4096), (100, 8448)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(290, 256), (290, 1280), (290, 4096), (100, 8448), (33, 32768)]
+)
 def test_few_tokens_and_many_strips(format: str, rows: int, columns: int) -> None:
-    """Several strips for every warp, and columns in one to three slices with a short last one."""
+    """Several strips for every warp; columns in one to eight slices with a short last one, and so
+    many that GPUs with less shared memory have no room for all of x.
+    """
     w, weights = matrix(format, rows, columns)
     w = w.to("cuda")
     x = activations(8, columns)

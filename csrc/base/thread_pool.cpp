@@ -43,10 +43,13 @@ class ThreadPool {
   explicit ThreadPool(int threads) {
     workers_.reserve(static_cast<std::size_t>(threads - 1));
     for (int i = 1; i < threads; ++i) {
+      // Fewer threads than asked for compute the same; those that run must not be let go of.
       try {
         workers_.emplace_back([this, i] { work(i); });
       } catch (const std::system_error&) {
-        break;  // fewer threads than asked for compute the same
+        break;
+      } catch (const std::bad_alloc&) {
+        break;
       }
     }
   }

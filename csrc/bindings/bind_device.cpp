@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,14 +48,7 @@ Tensor from_buffer(const py::buffer& source, const std::string& dtype) {
   py::buffer_info info = source.request();
   Shape shape(info.shape.begin(), info.shape.end());
   Shape strides(info.strides.begin(), info.strides.end());
-  std::int64_t low = 0;
-  std::int64_t high = info.itemsize;
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    const std::int64_t reach = (shape[i] - 1) * strides[i];
-    (reach < 0 ? low : high) += reach;
-    if (shape[i] == 0) low = high = 0;
-    if (shape[i] == 0) break;
-  }
+  const auto [low, high] = device::reach_of(shape, strides, info.itemsize);
   std::byte* begin = static_cast<std::byte*>(info.ptr) + low;
   auto storage = host_storage(std::move(info), begin, static_cast<std::size_t>(high - low));
   return Tensor::view(std::move(storage), device::parse_dtype(dtype), std::move(shape),

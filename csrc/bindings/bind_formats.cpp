@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/thread_pool.h"
 #include "bindings/bindings.h"
 #include "bindings/interpreter_lock.h"
 #include "formats/decode.h"
@@ -44,6 +45,8 @@ const TypeInfo& served_type(std::uint32_t id) {
   return *info;
 }
 
+int threads_of(int asked) { return asked > 0 ? asked : quantloom::available_cores(); }
+
 Floats dequantize(const Bytes& blocks, std::uint32_t format, int threads) {
   const TypeInfo& info = served_type(format);
   const std::int64_t size = blocks.size();
@@ -60,7 +63,7 @@ Floats dequantize(const Bytes& blocks, std::uint32_t format, int threads) {
   {
     quantloom::Unlocked release;
     quantloom::formats::parallel_ranges(
-        elements, step, threads, [&](std::int64_t begin, std::int64_t end) {
+        elements, step, threads_of(threads), [&](std::int64_t begin, std::int64_t end) {
           const std::int64_t first_byte = begin / info.elements * info.bytes;
           (void)quantloom::formats::decode_row(static_cast<Format>(format), source + first_byte,
                                                end - begin, target + begin);
@@ -113,7 +116,7 @@ py::array_t<std::uint8_t> quantize(const Floats& values, std::uint32_t format, i
     quantloom::Unlocked release;
     std::mutex mutex;
     quantloom::formats::parallel_ranges(
-        elements, step, threads, [&](std::int64_t begin, std::int64_t end) {
+        elements, step, threads_of(threads), [&](std::int64_t begin, std::int64_t end) {
           EncodeResult result = quantloom::formats::encode_row(
               static_cast<Format>(format), source + begin, end - begin,
               target + begin / info.elements * info.bytes);

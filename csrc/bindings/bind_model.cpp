@@ -16,6 +16,7 @@
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
 #include "bindings/interpreter_lock.h"
+#include "bindings/names.h"
 #include "cpu/sample.h"
 #include "device/device.h"
 #include "generate/session.h"
@@ -34,39 +35,10 @@ using generate::Session;
 using model::Model;
 using Tokens = py::array_t<std::int64_t, py::array::c_style>;
 
-template <typename Value>
-struct Named {
-  const char* name;
-  Value value;
-};
-
-constexpr Named<ops::Precision> precisions[] = {{"exact", ops::Precision::exact},
-                                                {"fast", ops::Precision::fast}};
-constexpr Named<ops::CacheType> cache_types[] = {
-    {"f16", ops::CacheType::f16}, {"f32", ops::CacheType::f32}, {"q8_0", ops::CacheType::q8_0}};
 constexpr Named<FinishReason> finish_reasons[] = {{"", FinishReason::none},
                                                   {"stop", FinishReason::stop},
                                                   {"length", FinishReason::length},
                                                   {"cancelled", FinishReason::cancelled}};
-
-template <typename Value, std::size_t count>
-Value value_of(const char* argument, const std::string& name, const Named<Value> (&table)[count]) {
-  std::string known;
-  for (const auto& row : table) {
-    if (name == row.name) return row.value;
-    known += (known.empty() ? "'" : ", '") + std::string(row.name) + "'";
-  }
-  throw Error(ErrorKind::invalid_argument,
-              std::string(argument) + " '" + name + "' is not one of " + known, argument);
-}
-
-template <typename Value, std::size_t count>
-const char* name_of(Value value, const Named<Value> (&table)[count]) {
-  for (const auto& row : table) {
-    if (value == row.value) return row.name;
-  }
-  return "";
-}
 
 // Lets Python run its signal handlers (Ctrl-C); what they raise stops the work.
 void run_signal_handlers() {
@@ -139,7 +111,7 @@ std::span<const std::int64_t> span_of(const Tokens& tokens) {
 py::tuple choice_tuple(const ops::Choice& choice, int top) {
   if (top < 0) return py::make_tuple(choice.token, py::none(), py::none());
   py::list candidates;
-  for (int i = 0; i < top; ++i) {
+  for (int i = 0; i < std::min(top, ops::max_top_log_probabilities); ++i) {
     candidates.append(py::make_tuple(choice.top_tokens[i], choice.top_log_probabilities[i]));
   }
   return py::make_tuple(choice.token, choice.log_probability, candidates);
@@ -183,14 +155,7 @@ py::tuple sample_once(const py::array_t<float, py::array::c_style>& logits,
   generate::validate(options, logits.size());
   ops::SamplerParameters parameters =
       generate::to_parameters(options.sampler, static_cast<std::int64_t>(history.size()));
-  auto biases = options.sampler.logit_bias;
-  std::ranges::sort(biases);
-  std::vector<std::int32_t> tokens;
-  std::vector<float> values;
-  for (const auto& [token, bias] : biases) {
-    tokens.push_back(static_cast<std::int32_t>(token));
-    values.push_back(static_cast<float>(bias));
-  }
+  const auto [tokens, values] = generate::bias_lists(options.sampler);
   parameters.bias_tokens = tokens.data();
   parameters.bias_values = values.data();
   std::int32_t first = 0;

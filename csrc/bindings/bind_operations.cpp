@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/names.h"
 #include "device/device.h"
 #include "formats/types.h"
 #include "model/backend.h"
@@ -43,11 +44,7 @@ class Runner {
   Runner(const std::string& device, const std::string& precision)
       : operations_(quantloom::model::make_operations(
             quantloom::device::parse_device(device),
-            precision == "fast" ? ops::Precision::fast : ops::Precision::exact)) {
-    if (precision != "fast" && precision != "exact") {
-      refuse("precision '" + precision + "' is not one of 'exact', 'fast'", "precision");
-    }
-  }
+            quantloom::value_of("precision", precision, quantloom::precisions))) {}
 
   void reserve(std::int64_t tokens, std::int64_t width, std::int64_t context, int heads,
                int head_size, std::int64_t vocabulary) {
@@ -156,20 +153,6 @@ struct Matrix {
   std::optional<Floats> bias;
 };
 
-ops::Activation activation_of(const std::string& name) {
-  if (name == "silu") return ops::Activation::silu;
-  if (name == "gelu") return ops::Activation::gelu;
-  if (name == "gelu_tanh") return ops::Activation::gelu_tanh;
-  refuse("activation '" + name + "' is not one of 'silu', 'gelu', 'gelu_tanh'", "activation");
-}
-
-ops::CacheType cache_type_of(const std::string& name) {
-  if (name == "f16") return ops::CacheType::f16;
-  if (name == "f32") return ops::CacheType::f32;
-  if (name == "q8_0") return ops::CacheType::q8_0;
-  refuse("cache type '" + name + "' is not one of 'f16', 'f32', 'q8_0'", "cache_type");
-}
-
 Floats norm(Runner& r, const Floats& x, const Floats& weight, float epsilon) {
   float* out = r.output(static_cast<std::size_t>(x.size()));
   r.operations().norm(r.upload(x), x.shape(0), x.shape(1), {r.upload(weight), epsilon}, out);
@@ -234,8 +217,9 @@ Floats norm_gate_up(Runner& r, const Floats& x, const Floats& norm_weight, float
   const ops::Weight* gate_weight = r.weight(gate.blocks, gate.format, gate.columns);
   const ops::Weight* up_weight = r.weight(up.blocks, up.format, up.columns);
   float* out = r.output(static_cast<std::size_t>(x.shape(0) * gate_weight->rows));
-  r.operations().norm_gate_up(r.upload(x), x.shape(0), {r.upload(norm_weight), epsilon},
-                              *gate_weight, *up_weight, activation_of(activation), out);
+  r.operations().norm_gate_up(
+      r.upload(x), x.shape(0), {r.upload(norm_weight), epsilon}, *gate_weight, *up_weight,
+      quantloom::value_of("activation", activation, quantloom::activations), out);
   Floats result = r.fetch(out, {x.shape(0), gate_weight->rows});
   r.release();
   return result;
@@ -269,7 +253,8 @@ Floats elementwise(Runner& r, const std::string& name, const Floats& a, const Fl
   if (name == "add") {
     r.operations().add(r.upload(a), r.upload(b), a.size(), out);
   } else {
-    r.operations().activate(r.upload(a), r.upload(b), a.size(), activation_of(name), out);
+    r.operations().activate(r.upload(a), r.upload(b), a.size(),
+                            quantloom::value_of("activation", name, quantloom::activations), out);
   }
   Floats result = r.fetch(out, {a.size()});
   r.release();
@@ -288,7 +273,7 @@ Floats soft_cap(Runner& r, const Floats& x, float cap) {
 // One layer of cache that holds nothing yet, filled with NaN or with int8 zeros under NaN scales.
 ops::CacheLayer make_cache(Runner& r, const std::string& type, std::int64_t capacity, int kv_heads,
                            int head_size) {
-  ops::CacheLayer cache{.type = cache_type_of(type),
+  ops::CacheLayer cache{.type = quantloom::value_of("cache_type", type, quantloom::cache_types),
                         .capacity = capacity,
                         .kv_heads = kv_heads,
                         .head_size = head_size};

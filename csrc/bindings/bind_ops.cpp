@@ -10,10 +10,11 @@
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
 #include "bindings/interpreter_lock.h"
+#include "bindings/names.h"
 #include "cpu/instruction_set.h"
-#include "cpu/operations.h"
 #include "device/tensor.h"
 #include "formats/types.h"
+#include "model/backend.h"
 #include "model/matrix.h"
 
 namespace py = pybind11;
@@ -29,10 +30,7 @@ using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
 quantloom::ops::Precision parse_precision(const std::string& name) {
-  if (name == "exact") return quantloom::ops::Precision::exact;
-  if (name == "fast") return quantloom::ops::Precision::fast;
-  throw Error(ErrorKind::invalid_argument, "precision '" + name + "' is neither exact nor fast",
-              "precision");
+  return quantloom::value_of("precision", name, quantloom::precisions);
 }
 
 Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
@@ -63,7 +61,7 @@ Floats matmul(const Floats& x, const Bytes& blocks, std::uint32_t format,
                                          .columns = columns,
                                          .blocks = blocks.data(),
                                          .planes = nullptr};
-  const auto operations = quantloom::cpu::make_operations(parse_precision(precision));
+  const auto operations = quantloom::model::make_operations({}, parse_precision(precision));
   Floats out({tokens, rows});
   const float* source = x.data();
   float* target = out.mutable_data();

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <utility>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -13,6 +12,7 @@
 #include "cpu/products.h"
 #include "cpu/sample.h"
 #include "cpu/workspace.h"
+#include "device/memory.h"
 #include "formats/decode.h"
 #include "formats/types.h"
 
@@ -38,10 +38,10 @@ class CpuOperations final : public ops::Operations {
   ops::Precision precision() const override { return precision_; }
 
   ops::Buffer allocate(std::size_t bytes, const char* what) override {
-    return allocate_aligned(bytes, what);
+    return device::allocate({}, bytes, what);
   }
   ops::Buffer allocate_shared(std::size_t bytes, const char* what) override {
-    ops::Buffer buffer = allocate_aligned(bytes, what);
+    ops::Buffer buffer = allocate(bytes, what);
     std::memset(buffer.get(), 0, bytes);
     return buffer;
   }
@@ -72,7 +72,7 @@ class CpuOperations final : public ops::Operations {
     return std::numeric_limits<std::uint64_t>::max();
   }
   std::string kernel_name(const ops::Weight& weight) const override {
-    return weight.multiplied ? to_string(instruction_set()) : "decode rows";
+    return weight.multiplied ? to_string(kernels_.set) : "decode rows";
   }
 
   void embed(const ops::Weight& table, const std::int32_t* tokens, std::int64_t count, float scale,

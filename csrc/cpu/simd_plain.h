@@ -2,7 +2,6 @@
 // base instructions are. The other simd_*.h have the same members.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 

@@ -50,6 +50,18 @@ struct Tail {
   }
 };
 
+// Where the squares of finite numbers pass the largest float. Their norm does not, and nobody would
+// see that it was taken for 0.
+inline void rms_norm_of_large(const float* x, std::int64_t width, const ops::Norm& norm,
+                              float* out) {
+  double total = 0;
+  for (std::int64_t i = 0; i < width; ++i) total += static_cast<double>(x[i]) * x[i];
+  const double factor = 1 / std::sqrt(total / static_cast<double>(width) + norm.epsilon);
+  for (std::int64_t i = 0; i < width; ++i) {
+    out[i] = static_cast<float>(x[i] * factor) * norm.weight[i];
+  }
+}
+
 template <class V>
 void rms_norm(const float* x, std::int64_t width, const ops::Norm& norm, float* out) {
   typename V::Float squares[4] = {V::set(0), V::set(0), V::set(0), V::set(0)};
@@ -62,6 +74,7 @@ void rms_norm(const float* x, std::int64_t width, const ops::Norm& norm, float* 
   }
   float total = V::sum(V::add(V::add(squares[0], squares[1]), V::add(squares[2], squares[3])));
   for (; i < width; ++i) total += x[i] * x[i];
+  if (std::isinf(total)) return rms_norm_of_large(x, width, norm, out);
   const float factor = 1.0f / std::sqrt(total / static_cast<float>(width) + norm.epsilon);
 
   const typename V::Float factors = V::set(factor);

@@ -1,41 +1,14 @@
 #include "cpu/workspace.h"
 
-#include <unistd.h>
-
-#include <cstdlib>
-#include <limits>
-#include <string>
-
-#include "base/error.h"
-#include "base/faults.h"
+#include "device/memory.h"
 
 namespace quantloom::cpu {
-
-std::shared_ptr<void> allocate_aligned(std::size_t bytes, const char* what) {
-  constexpr std::size_t alignment = 64;
-  const bool fits = bytes <= std::numeric_limits<std::size_t>::max() - alignment;
-  const std::size_t rounded = (bytes / alignment + 1) * alignment;
-  void* memory = !fits || faults::fails(faults::Point::host_allocation)
-                     ? nullptr
-                     : std::aligned_alloc(alignment, rounded);
-  if (memory == nullptr) {
-    const long pages = sysconf(_SC_AVPHYS_PAGES);
-    const long page = sysconf(_SC_PAGESIZE);
-    const auto free_bytes =
-        static_cast<std::uint64_t>(pages > 0 ? pages : 0) * static_cast<std::uint64_t>(page);
-    throw Error(ErrorKind::out_of_memory,
-                std::string(what) + " needs " + std::to_string(bytes) +
-                    " bytes of host memory; about " + std::to_string(free_bytes) + " are free",
-                what, std::nullopt, free_bytes);
-  }
-  return {memory, [](void* p) { std::free(p); }};
-}
 
 void* Scratch::reserve(std::size_t bytes) {
   if (bytes > bytes_) {
     memory_.reset();
     bytes_ = 0;
-    memory_ = allocate_aligned(bytes, what_);
+    memory_ = device::allocate({}, bytes, what_);
     bytes_ = bytes;
   }
   return memory_.get();

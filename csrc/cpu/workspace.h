@@ -4,15 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "cpu/kernels.h"
 
 namespace quantloom::cpu {
-
-// `bytes` at a multiple of 64, not zeroed.
-// Errors: out_of_memory naming `what`, what was asked and what is free.
-std::shared_ptr<void> allocate_aligned(std::size_t bytes, const char* what);
 
 // Grows, never shrinks.
 class Scratch {

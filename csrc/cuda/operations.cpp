@@ -163,7 +163,7 @@ class CudaOperations final : public ops::Operations {
   }
 
   ops::Buffer allocate_shared(std::size_t bytes, const char* what) override {
-    Buffer buffer = device::allocate_pinned(bytes, what);
+    Buffer buffer = device::allocate_pinned(device_, bytes, what);
     std::memset(buffer.get(), 0, bytes);
     return buffer;
   }

@@ -14,6 +14,9 @@
 namespace quantloom::cuda {
 namespace {
 
+// Eight tokens a block, and a grid has at most 65,535 along them.
+constexpr std::int64_t most_raw_tokens = 8 * 65535;
+
 kernels::MatmulActivation matmul_activation(ops::Activation activation) {
   switch (activation) {
     case ops::Activation::silu:
@@ -281,8 +284,8 @@ bool Products::feed_forward(const ops::FeedForward& f, std::int64_t tokens, void
                             std::size_t between_bytes) {
   const ops::Weight& down = *f.down;
   // An invariant product takes many tokens in parts where it is split, and few whole.
-  if (batch_invariant_ || down.planes == nullptr || in_two_parts(down, tokens) || !norms(*f.gate, tokens) ||
-      !gates(*f.gate, *f.up, tokens, f.activation) ||
+  if (batch_invariant_ || down.planes == nullptr || in_two_parts(down, tokens) ||
+      !norms(*f.gate, tokens) || !gates(*f.gate, *f.up, tokens, f.activation) ||
       kernels::prepared_bytes(tokens, down.columns) > between_bytes) {
     return false;
   }
@@ -331,20 +334,23 @@ void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Proje
                            bool accumulate) {
   const ops::Weight& weight = *output.weight;
   const device::CurrentDevice current(device_);
-  const cudaError_t status = kernels::raw_matmul({.format = weight.format,
-                                                  .blocks = weight.blocks,
-                                                  .rows = weight.rows,
-                                                  .columns = weight.columns,
-                                                  .x = x,
-                                                  .tokens = tokens,
-                                                  .bias = output.bias,
-                                                  .accumulate = accumulate,
-                                                  .out = output.out,
-                                                  .invariant = batch_invariant_},
-                                                 stream_);
-  device::launch_check(weight.name.c_str(),
-                       {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},
-                       stream_, status);
+  for (std::int64_t token = 0; token < tokens; token += most_raw_tokens) {
+    const std::int64_t count = std::min(tokens - token, most_raw_tokens);
+    const cudaError_t status = kernels::raw_matmul({.format = weight.format,
+                                                    .blocks = weight.blocks,
+                                                    .rows = weight.rows,
+                                                    .columns = weight.columns,
+                                                    .x = x + token * weight.columns,
+                                                    .tokens = count,
+                                                    .bias = output.bias,
+                                                    .accumulate = accumulate,
+                                                    .out = output.out + token * weight.rows,
+                                                    .invariant = batch_invariant_},
+                                                   stream_);
+    device::launch_check(weight.name.c_str(),
+                         {{"tokens", count}, {"rows", weight.rows}, {"columns", weight.columns}},
+                         stream_, status);
+  }
 }
 
 }  // namespace quantloom::cuda

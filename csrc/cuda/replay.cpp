@@ -1,11 +1,13 @@
 #include "cuda/replay.h"
 
+#include "base/error.h"
 #include "device/cuda_call.h"
 
 namespace quantloom::cuda {
 namespace {
 
-// Ends a capture that an exception left open.
+// Ends a capture that an exception left open. Another thread that waits for the whole device breaks
+// it, whatever its mode: then it has no graph.
 class Capture {
  public:
   explicit Capture(device::Stream stream) : stream_(stream) {
@@ -16,14 +18,29 @@ class Capture {
     cudaGraph_t graph = nullptr;
     static_cast<void>(cudaStreamEndCapture(stream_, &graph));
     if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+    static_cast<void>(cudaGetLastError());
   }
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
 
+  bool is_broken() const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    return cudaStreamIsCapturing(stream_, &status) == cudaSuccess &&
+           status == cudaStreamCaptureStatusInvalidated;
+  }
+
   cudaGraph_t end() {
-    cudaGraph_t graph = nullptr;
-    QUANTLOOM_CUDA_CALL(cudaStreamEndCapture, stream_, &graph);
+    if (faults::fails(faults::Point::cuda_call)) {
+      device::check(cudaErrorOperatingSystem, "cudaStreamEndCapture");
+    }
     open_ = false;
+    cudaGraph_t graph = nullptr;
+    const cudaError_t status = cudaStreamEndCapture(stream_, &graph);
+    if (status == cudaErrorStreamCaptureInvalidated) {
+      static_cast<void>(cudaGetLastError());
+      return nullptr;
+    }
+    device::check(status, "cudaStreamEndCapture");
     return graph;
   }
 
@@ -31,6 +48,18 @@ class Capture {
   device::Stream stream_;
   bool open_ = true;
 };
+
+// What the calls launch, as a graph; null where the capture was broken meanwhile.
+cudaGraph_t record(device::Stream stream, const std::function<void()>& calls) {
+  Capture capture(stream);
+  try {
+    calls();
+  } catch (const Error&) {
+    if (not capture.is_broken()) throw;
+    return nullptr;
+  }
+  return capture.end();
+}
 
 }  // namespace
 
@@ -43,9 +72,8 @@ void Replay::run(std::uint64_t key, device::Stream stream, const std::function<v
     return;
   }
   if (found->second == nullptr) {
-    Capture capture(stream);
-    calls();
-    cudaGraph_t graph = capture.end();
+    cudaGraph_t graph = record(stream, calls);
+    if (graph == nullptr) return calls();  // nothing of them has run; the next call records anew
     cudaGraphExec_t executable = nullptr;
     const cudaError_t status = faults::fails(faults::Point::cuda_call)
                                    ? cudaErrorOperatingSystem

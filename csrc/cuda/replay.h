@@ -15,7 +15,8 @@ namespace quantloom::cuda {
 class Replay {
  public:
   // The first call under a key runs as it is, so that modules are loaded; the second is recorded;
-  // from then on the recording runs. Errors: device.
+  // from then on the recording runs. Where another thread's wait for the device breaks the
+  // recording, the call runs as it is and the next one is recorded. Errors: device.
   void run(std::uint64_t key, device::Stream stream, const std::function<void()>& calls);
   void clear() { graphs_.clear(); }
 

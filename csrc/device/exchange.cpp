@@ -14,6 +14,10 @@ namespace {
   throw Error(ErrorKind::invalid_argument, message, subject);
 }
 
+[[noreturn]] void larger_than_any_memory() {
+  invalid("an array that is larger than any memory", "shape");
+}
+
 dlpack::DataType type_of(DType dtype) {
   const auto bits = static_cast<std::uint8_t>(8 * element_bytes(dtype));
   switch (dtype) {
@@ -119,26 +123,23 @@ Tensor import(Record* managed, bool read_only) {
   const Device device = device_of(array.device);
   require_usable(device);
   if (array.dimensions < 0) invalid("a DLPack array of negative dimensions", "shape");
+  if (array.dimensions > 0 && array.shape == nullptr) {
+    invalid("a DLPack array of dimensions without a shape", "shape");
+  }
   const auto element = static_cast<std::int64_t>(element_bytes(dtype));
   const auto count = static_cast<std::size_t>(array.dimensions);
   std::vector<std::int64_t> shape(array.shape, array.shape + count);
   std::vector<std::int64_t> strides(count);
   std::int64_t next = element;
-  std::int64_t low = 0;
-  std::int64_t high = element;
-  bool empty = false;
   for (std::size_t i = count; i-- > 0;) {
-    if (shape[i] < 0) invalid("a DLPack array with a negative dimension", "shape");
-    strides[i] = array.strides == nullptr ? next : array.strides[i] * element;
-    std::int64_t reach = 0;
-    if (__builtin_mul_overflow(std::max<std::int64_t>(shape[i], 1), next, &next) ||
-        __builtin_mul_overflow(std::max<std::int64_t>(shape[i] - 1, 0), strides[i], &reach) ||
-        __builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high)) {
-      invalid("a DLPack array that is larger than any memory", "shape");
+    const bool given = array.strides != nullptr;
+    if (__builtin_mul_overflow(given ? array.strides[i] : 1, given ? element : next, &strides[i]) ||
+        __builtin_mul_overflow(std::max<std::int64_t>(shape[i], 1), next, &next)) {
+      larger_than_any_memory();
     }
-    empty = empty || shape[i] == 0;
   }
-  if (empty) low = high = 0;
+  const auto [low, high] = reach_of(shape, strides, element);
+  if (high > low && array.data == nullptr) invalid("a DLPack array of no memory", "data");
   // The storage begins at the lowest byte that the strides reach.
   auto* begin = static_cast<std::byte*>(array.data) + array.byte_offset + low;
   auto storage = wrap_storage(device, array.data == nullptr ? nullptr : begin,
@@ -148,6 +149,23 @@ Tensor import(Record* managed, bool read_only) {
 }
 
 }  // namespace
+
+Reach reach_of(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides,
+               std::int64_t element_bytes) {
+  Reach reach{0, element_bytes};
+  bool empty = false;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0) invalid("an array with a negative dimension", "shape");
+    std::int64_t way = 0;
+    if (__builtin_mul_overflow(std::max<std::int64_t>(shape[i] - 1, 0), strides[i], &way)) {
+      larger_than_any_memory();
+    }
+    std::int64_t& end = way < 0 ? reach.low : reach.high;
+    if (__builtin_add_overflow(end, way, &end)) larger_than_any_memory();
+    empty = empty || shape[i] == 0;
+  }
+  return empty ? Reach{} : reach;
+}
 
 Stream stream_from_protocol(std::int64_t stream) {
   if (stream <= 0) {

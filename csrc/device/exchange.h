@@ -1,6 +1,9 @@
 // Tensors to and from other array libraries without a copy, by DLPack.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "device/dlpack.h"
 #include "device/tensor.h"
 
@@ -18,6 +21,16 @@ void hand_out(const Tensor& tensor, Stream consumer);
 
 // As hand_out, for a consumer that said it needs no waiting.
 void hand_out_unordered(const Tensor& tensor);
+
+// The bytes from the lowest to past the highest that an array reaches, from its element [0, ..., 0]
+// on; none where it has no elements. Strides are in bytes. Errors: invalid_argument for a negative
+// dimension and for what no memory is large enough for.
+struct Reach {
+  std::int64_t low = 0;  // 0 or below
+  std::int64_t high = 0;
+};
+Reach reach_of(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides,
+               std::int64_t element_bytes);
 
 // The caller passes these on; their deleter lets go of the tensor. Errors: invalid_argument for
 // blocks, which DLPack has no type for.

@@ -1,10 +1,12 @@
 #include "device/memory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
-#include <new>
 
 #include "base/error.h"
 #include "base/faults.h"
@@ -20,16 +22,20 @@ namespace {
 constexpr std::size_t host_alignment = 64;
 
 Buffer allocate_host(std::size_t bytes, const char* what) {
-  const std::size_t rounded =
-      (std::max<std::size_t>(bytes, 1) + host_alignment - 1) / host_alignment * host_alignment;
-  void* memory = rounded < bytes || faults::fails(faults::Point::host_allocation)
+  const bool fits = bytes <= std::numeric_limits<std::size_t>::max() - host_alignment;
+  const std::size_t rounded = (bytes / host_alignment + 1) * host_alignment;
+  void* memory = !fits || faults::fails(faults::Point::host_allocation)
                      ? nullptr
                      : std::aligned_alloc(host_alignment, rounded);
   if (memory == nullptr) {
+    const long pages = sysconf(_SC_AVPHYS_PAGES);
+    const long page = sysconf(_SC_PAGESIZE);
+    const auto free_bytes =
+        static_cast<std::uint64_t>(pages > 0 ? pages : 0) * static_cast<std::uint64_t>(page);
     throw Error(ErrorKind::out_of_memory,
-                std::string("the host has no memory for ") + what + ": " + std::to_string(bytes) +
-                    " bytes asked",
-                what);
+                std::string(what) + " needs " + std::to_string(bytes) +
+                    " bytes of host memory; about " + std::to_string(free_bytes) + " are free",
+                what, std::nullopt, free_bytes);
   }
   return Buffer(memory, [](void* pointer) { std::free(pointer); });
 }
@@ -160,8 +166,10 @@ Buffer allocate(const Device& device, std::size_t bytes, const char* what) {
 
 #if defined(QUANTLOOM_WITH_CUDA)
 
-Buffer allocate_pinned(std::size_t bytes, const char* what) {
-  require_usable({DeviceType::cuda, 0});
+Buffer allocate_pinned(const Device& device, std::size_t bytes, const char* what) {
+  require_usable(device);
+  // Another GPU that is current may be one that cannot be used.
+  const CurrentDevice current(device);
   void* memory = nullptr;
   const cudaError_t status =
       faults::fails(faults::Point::host_allocation)
@@ -182,8 +190,8 @@ Buffer allocate_pinned(std::size_t bytes, const char* what) {
 
 #else
 
-Buffer allocate_pinned(std::size_t /*bytes*/, const char* /*what*/) {
-  require_usable({DeviceType::cuda, 0});
+Buffer allocate_pinned(const Device& device, std::size_t /*bytes*/, const char* /*what*/) {
+  require_usable(device);
   throw Error(ErrorKind::device, cuda_status().reason, "device");
 }
 

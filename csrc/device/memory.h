@@ -21,9 +21,9 @@ Buffer allocate(const Device& device, std::size_t bytes, Stream stream, const ch
 // The same on the device's compute stream.
 Buffer allocate(const Device& device, std::size_t bytes, const char* what);
 
-// Host memory that the GPUs copy from and to without staging and may address directly. Errors:
-// out_of_memory, device.
-Buffer allocate_pinned(std::size_t bytes, const char* what);
+// Host memory that the GPUs copy from and to without staging and may address directly, for work on
+// `device`, a GPU. Errors: out_of_memory; device as require_usable.
+Buffer allocate_pinned(const Device& device, std::size_t bytes, const char* what);
 
 // Streams that this process did not make use this GPU memory too (DLPack, CUDA array interface).
 void mark_shared(const Device& device, void* memory);

@@ -25,6 +25,10 @@ bool Pool::take_cached(std::size_t bytes, Stream stream, Block& block) {
   auto best = std::find_if(blocks.begin(), blocks.end(), [stream](const Block& candidate) {
     return candidate.stream == stream && !candidate.shared;
   });
+  if (best == blocks.end()) {
+    best = std::find_if(blocks.begin(), blocks.end(),
+                        [](const Block& candidate) { return !candidate.shared; });
+  }
   if (best == blocks.end()) best = blocks.begin();
   if (best->shared) {
     backend_.synchronize();

@@ -53,8 +53,9 @@ class Pool {
   explicit Pool(PoolBackend& backend) : backend_(backend) {}
 
   // Memory for work on `stream`, 256-byte aligned. A cached block that another stream used last is
-  // handed out behind an event, so reuse never overtakes work under way. Errors: out_of_memory
-  // saying what was asked for `what`, what is free and the cap; nothing is kept then.
+  // handed out behind an event, so reuse never overtakes work under way; a shared one, for which
+  // the whole device is waited for, where there is no other. Errors: out_of_memory saying what was
+  // asked for `what`, what is free and the cap; nothing is kept then.
   void* allocate(std::size_t bytes, Stream stream, const char* what);
 
   // Back to the cache. Never throws: it runs in destructors.

@@ -33,6 +33,7 @@ void require_usable(const Device& device) {
   if (device.type == DeviceType::cuda) refuse();
 }
 
+bool has_kernels_for(const Device& /*device*/) { return false; }
 bool forked_after_cuda() { return false; }
 bool poisoned(int /*index*/) { return false; }
 

@@ -25,7 +25,6 @@ struct DeviceInfo {
   int multiprocessors = 0;
   std::size_t total_bytes = 0;
   std::size_t l2_bytes = 0;
-  std::size_t shared_bytes_per_block = 0;  // the opt-in maximum
 };
 
 struct CudaStatus {
@@ -48,6 +47,10 @@ const std::vector<DeviceInfo>& cuda_devices();
 // Errors: device saying why: no CUDA part in this build, no driver, no GPU, no such index, a chip
 // older than the kernels, a fork after CUDA started, an earlier fault on this device.
 void require_usable(const Device& device);
+
+// Whether this build has kernels for the GPU; false without the CUDA part. Errors: device, for
+// anything else that is wrong with it.
+bool has_kernels_for(const Device& device);
 
 // True in a child of a process that had started CUDA: its context is not usable there, and nothing
 // is freed.
@@ -101,8 +104,8 @@ class Event {
 };
 
 // Bytes between memories of any two devices, in order on `stream` of the GPU among them. Between
-// two places on the CPU it is a plain copy. A copy from or to pageable host memory may block; see
-// PinnedBuffer.
+// two places on the CPU it is a plain copy. A copy from or to host memory may block unless it is
+// allocate_pinned()'s.
 void copy(void* to, const Device& to_device, const void* from, const Device& from_device,
           std::size_t bytes, Stream stream);
 void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream);

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "base/error.h"
 #include "device/cuda_call.h"
@@ -76,8 +77,7 @@ std::vector<DeviceInfo> list_devices() {
     QUANTLOOM_CUDA_CALL(cudaGetDeviceProperties, &properties, index);
     devices.push_back({index, properties.name, properties.major, properties.minor,
                        properties.multiProcessorCount, properties.totalGlobalMem,
-                       static_cast<std::size_t>(properties.l2CacheSize),
-                       properties.sharedMemPerBlockOptin});
+                       static_cast<std::size_t>(properties.l2CacheSize)});
   }
   return devices;
 }
@@ -146,9 +146,9 @@ void require_alive(int index) {
               "device");
 }
 
-void require_image(int index) {
+bool has_image(int index) {
   static std::array<std::atomic<bool>, max_devices> checked_before{};
-  if (checked_before[index].load(std::memory_order_acquire)) return;
+  if (checked_before[index].load(std::memory_order_acquire)) return true;
   int before = 0;
   QUANTLOOM_CUDA_CALL(cudaGetDevice, &before);
   QUANTLOOM_CUDA_CALL(cudaSetDevice, index);
@@ -156,17 +156,26 @@ void require_image(int index) {
                                                                     : kernels::query_kernel_image();
   cudaSetDevice(before);
   if (image == cudaErrorNoKernelImageForDevice || image == cudaErrorInvalidDeviceFunction) {
-    const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(index)];
-    throw Error(ErrorKind::device,
-                "cuda:" + std::to_string(index) + " is a " + info.name + " of compute capability " +
-                    std::to_string(info.capability_major) + "." +
-                    std::to_string(info.capability_minor) +
-                    ", which this build's kernels were not compiled for; set QUANTLOOM_CUDA_ARCHS "
-                    "and build again",
-                "device");
+    return false;
   }
   check(image, "cudaFuncGetAttributes");
   checked_before[index].store(true, std::memory_order_release);
+  return true;
+}
+
+void require_there(const Device& device) {
+  require_alive(device.index);
+  const std::string name = to_string(device);
+  const CudaStatus& status = cuda_status();
+  if (!status.available) {
+    throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
+  }
+  if (device.index < 0 || device.index >= status.devices) {
+    throw Error(ErrorKind::device,
+                name + " is not there: this machine has " + std::to_string(status.devices) +
+                    (status.devices == 1 ? " GPU" : " GPUs"),
+                "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
+  }
 }
 
 }  // namespace
@@ -192,19 +201,21 @@ bool poisoned(int index) {
 
 void require_usable(const Device& device) {
   if (device.type == DeviceType::cpu) return;
-  require_alive(device.index);
-  const std::string name = to_string(device);
-  const CudaStatus& status = cuda_status();
-  if (!status.available) {
-    throw Error(ErrorKind::device, name + " cannot be used: " + status.reason, "device");
-  }
-  if (device.index < 0 || device.index >= status.devices) {
-    throw Error(ErrorKind::device,
-                name + " is not there: this machine has " + std::to_string(status.devices) +
-                    (status.devices == 1 ? " GPU" : " GPUs"),
-                "device", std::nullopt, static_cast<std::uint64_t>(status.devices - 1));
-  }
-  require_image(device.index);
+  require_there(device);
+  if (has_image(device.index)) return;
+  const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(device.index)];
+  throw Error(ErrorKind::device,
+              to_string(device) + " is a " + info.name + " of compute capability " +
+                  std::to_string(info.capability_major) + "." +
+                  std::to_string(info.capability_minor) +
+                  ", which this build's kernels were not compiled for; set QUANTLOOM_CUDA_ARCHS "
+                  "and build again",
+              "device");
+}
+
+bool has_kernels_for(const Device& device) {
+  require_there(device);
+  return has_image(device.index);
 }
 
 void check(cudaError_t status, const char* call) {
@@ -286,12 +297,32 @@ Stream compute_stream(const Device& device) {
   return stream;
 }
 
+namespace {
+
+// CUDA refuses to wait for a device while a thread records a graph on it, and breaks the recording,
+// which then ends within milliseconds (cuda/replay.cpp).
+cudaError_t wait_for_device() {
+  constexpr auto pause = std::chrono::milliseconds(1);
+  constexpr int most_refusals = 10000;
+  cudaError_t status = cudaDeviceSynchronize();
+  for (int i = 0; status == cudaErrorStreamCaptureUnsupported and i < most_refusals; ++i) {
+    cudaGetLastError();
+    std::this_thread::sleep_for(pause);
+    status = cudaDeviceSynchronize();
+  }
+  return status;
+}
+
+}  // namespace
+
 void synchronize(const Device& device) {
   require_usable(device);
   if (device.type == DeviceType::cpu) return;
   const CurrentDevice current(device);
   count(Counted::synchronization);
-  checked("cudaDeviceSynchronize", cudaDeviceSynchronize);
+  cudaError_t status = cudaErrorOperatingSystem;
+  if (not faults::fails(faults::Point::cuda_call)) status = wait_for_device();
+  check(status, "cudaDeviceSynchronize");
 }
 
 void synchronize(const Device& device, Stream stream) {
@@ -362,46 +393,6 @@ bool Event::done() const {
   if (status == cudaErrorNotReady) return false;
   check(status, "cudaEventQuery");
   return true;
-}
-
-void copy(void* to, const Device& to_device, const void* from, const Device& from_device,
-          std::size_t bytes, Stream stream) {
-  if (bytes == 0) return;
-  const bool to_cpu = to_device.type == DeviceType::cpu;
-  const bool from_cpu = from_device.type == DeviceType::cpu;
-  if (to_cpu && from_cpu) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const Device& worker = to_cpu ? from_device : to_device;
-  require_usable(to_device);
-  require_usable(from_device);
-  const CurrentDevice current(worker);
-  if (!to_cpu && !from_cpu && to_device.index != from_device.index) {
-    count(Counted::device_to_device);
-    QUANTLOOM_CUDA_CALL(cudaMemcpyPeerAsync, to, to_device.index, from, from_device.index, bytes,
-                        stream);
-    return;
-  }
-  count(to_cpu     ? Counted::device_to_host
-        : from_cpu ? Counted::host_to_device
-                   : Counted::device_to_device);
-  QUANTLOOM_CUDA_CALL(cudaMemcpyAsync, to, from, bytes,
-                      to_cpu     ? cudaMemcpyDeviceToHost
-                      : from_cpu ? cudaMemcpyHostToDevice
-                                 : cudaMemcpyDeviceToDevice,
-                      stream);
-}
-
-void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream) {
-  if (bytes == 0) return;
-  if (device.type == DeviceType::cpu) {
-    std::memset(to, 0, bytes);
-    return;
-  }
-  require_usable(device);
-  const CurrentDevice current(device);
-  QUANTLOOM_CUDA_CALL(cudaMemsetAsync, to, 0, bytes, stream);
 }
 
 }  // namespace quantloom::device

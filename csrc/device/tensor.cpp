@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
 
 #include "base/checked.h"
@@ -44,14 +43,6 @@ const DTypeRow& row_of(DType dtype) { return dtype_table[static_cast<std::size_t
 
 [[noreturn]] void invalid(const std::string& message, const std::string& subject) {
   throw Error(ErrorKind::invalid_argument, message, subject);
-}
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  }
-  return text + (shape.size() == 1 ? ",)" : ")");
 }
 
 // Elements of a shape; errors where a dimension is negative or the bytes of the whole pass 2^63
@@ -101,6 +92,14 @@ std::vector<std::int64_t> block_strides(formats::Format format,
 }
 
 }  // namespace
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
 
 std::size_t element_bytes(DType dtype) { return row_of(dtype).bytes; }
 const char* dtype_name(DType dtype) { return row_of(dtype).name; }
@@ -219,9 +218,8 @@ Tensor Tensor::blocks(std::shared_ptr<Storage> storage, formats::Format format,
     auto strides = contiguous_strides(shape, static_cast<std::int64_t>(info->bytes));
     return view(std::move(storage), dtype, std::move(shape), std::move(strides), 0);
   }
-  // Every other block struct is made of bytes and 16-bit words.
-  if (info->bytes % 2 == 0 && reinterpret_cast<std::uintptr_t>(storage->memory.get()) % 2 != 0 &&
-      bytes > 0) {
+  const auto address = reinterpret_cast<std::uintptr_t>(storage->memory.get());
+  if (address % formats::block_alignment(*info) != 0 && bytes > 0) {
     invalid(std::string("blocks of ") + info->name + " must lie at an even address", "data");
   }
   Tensor tensor;
@@ -349,7 +347,7 @@ Tensor Tensor::slice(std::int64_t first, std::int64_t count, std::int64_t step) 
   } else {
     tensor.offset_ =
         static_cast<std::size_t>(static_cast<std::int64_t>(offset_) + first * strides_[0]);
-    tensor.strides_[0] *= step;
+    if (count > 1) tensor.strides_[0] *= step;  // of one index a step of any size is allowed
   }
   tensor.shape_[0] = count;
   return tensor;

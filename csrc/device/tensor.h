@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +38,9 @@ std::size_t element_bytes(DType dtype);
 
 // NumPy's name ("float32", "bfloat16", "bool"); "blocks" for blocks.
 const char* dtype_name(DType dtype);
+
+// As Python writes it: "(2, 3)", "(2,)", "()".
+std::string shape_text(const std::vector<std::int64_t>& shape);
 
 // Errors: invalid_argument naming the types there are.
 DType parse_dtype(std::string_view name);

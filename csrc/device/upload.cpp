@@ -12,6 +12,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "base/error.h"
@@ -106,7 +107,7 @@ class Upload {
     slots_.resize(2 * static_cast<std::size_t>(threads));
     // One allocation: pinning costs about 0.3 ms a MiB and a millisecond a call.
     const std::size_t stride = (largest + 4095) / 4096 * 4096;
-    pinned_ = allocate_pinned(stride * slots_.size(), "the upload buffers");
+    pinned_ = allocate_pinned(device, stride * slots_.size(), "the upload buffers");
     std::byte* next = static_cast<std::byte*>(pinned_.get());
     for (Slot& slot : slots_) {
       slot.pinned = next;
@@ -130,9 +131,16 @@ class Upload {
   void run() {
     // Destinations may still be in use by earlier work of this process.
     order(device_, compute_stream(device_), copy_stream_.get());
+    threads_.reserve(slots_.size() / 2);
     for (std::size_t t = 0; t < slots_.size() / 2; ++t) {
-      threads_.emplace_back([this, t] { work(&slots_[2 * t]); });
+      try {
+        threads_.emplace_back([this, t] { work(&slots_[2 * t]); });
+      } catch (const std::system_error&) {  // fewer threads upload the same
+        break;
+      }
     }
+    running_ = std::max(threads_.size(), std::size_t{1});
+    if (threads_.empty()) work(slots_.data());
     wait();
     synchronize(device_, copy_stream_.get());
     synchronize(device_, work_stream_.get());
@@ -142,7 +150,7 @@ class Upload {
  private:
   void wait() {
     std::unique_lock lock(mutex_);
-    while (finished_ < slots_.size() / 2) {
+    while (finished_ < running_) {
       changed_.wait_for(lock, std::chrono::milliseconds(50));
       if (failure_ != nullptr || stop_.load()) continue;
       lock.unlock();
@@ -219,6 +227,7 @@ class Upload {
   std::mutex queue_mutex_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::size_t running_ = 0;  // threads, or the caller's alone
   std::size_t finished_ = 0;
   std::exception_ptr failure_;
   std::vector<std::thread> threads_;

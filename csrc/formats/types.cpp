@@ -54,6 +54,11 @@ static_assert(complete(), "every type id has an entry");
 
 const TypeInfo* type_info(std::uint32_t id) { return id < id_count ? &table[id] : nullptr; }
 
+std::uint32_t block_alignment(const TypeInfo& type) {
+  if (type.elements == 1) return type.bytes;
+  return type.bytes % 2 == 0 ? 2 : 1;
+}
+
 std::span<const TypeInfo> type_table() { return table; }
 
 }  // namespace quantloom::formats

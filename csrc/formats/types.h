@@ -23,6 +23,10 @@ struct TypeInfo {
 // The entry of a type id, or nullptr for an id that the format does not define.
 const TypeInfo* type_info(std::uint32_t id);
 
+// What the address of blocks that are read in place must be a multiple of: of a float type its own
+// size, of the others that of their 16-bit words.
+std::uint32_t block_alignment(const TypeInfo& type);
+
 // All entries in order of id.
 std::span<const TypeInfo> type_table();
 

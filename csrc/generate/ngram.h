@@ -5,8 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 namespace quantloom::generate {
@@ -26,11 +26,14 @@ class NgramIndex {
   std::vector<std::int32_t> draft(std::size_t count) const;
 
  private:
-  std::uint64_t hash(std::size_t end, std::size_t length) const;
+  // An n-gram, and -1 in the places that it leaves.
+  using Ngram = std::array<std::int32_t, longest>;
+  Ngram ngram(std::size_t end, std::size_t length) const;
 
   std::vector<std::int32_t> tokens_;
-  // By the hash of an n-gram: the index of the token after its last occurrence that has one.
-  std::array<std::unordered_map<std::uint64_t, std::size_t>, longest - shortest + 1> after_;
+  // The index of the token after an n-gram's last occurrence that has one. Ordered, so that no
+  // choice of tokens makes a look-up slow.
+  std::map<Ngram, std::size_t> after_;
 };
 
 }  // namespace quantloom::generate

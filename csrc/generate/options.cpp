@@ -105,6 +105,17 @@ void validate(const GenerateOptions& options, std::int64_t vocabulary) {
   }
 }
 
+BiasLists bias_lists(const SamplerOptions& options) {
+  auto biases = options.logit_bias;
+  std::ranges::sort(biases);
+  BiasLists lists;
+  for (const auto& [token, bias] : biases) {
+    lists.tokens.push_back(static_cast<std::int32_t>(token));
+    lists.values.push_back(static_cast<float>(bias));
+  }
+  return lists;
+}
+
 ops::SamplerParameters to_parameters(const SamplerOptions& s, std::int64_t capacity) {
   const bool penalized =
       s.repetition_penalty != 1 or s.frequency_penalty != 0 or s.presence_penalty != 0;

@@ -37,6 +37,13 @@ struct GenerateOptions {
 // Errors: invalid_argument naming the option and its range.
 void validate(const GenerateOptions& options, std::int64_t vocabulary);
 
+// The logit bias as the device reads it: ascending tokens, and the bias of each.
+struct BiasLists {
+  std::vector<std::int32_t> tokens;
+  std::vector<float> values;
+};
+BiasLists bias_lists(const SamplerOptions& options);
+
 // The numbers for the device; the bias pointers are the caller's to set. `capacity` caps the
 // penalty window.
 ops::SamplerParameters to_parameters(const SamplerOptions& options, std::int64_t capacity);

@@ -28,7 +28,7 @@ Pipeline::~Pipeline() {
   for (const std::unique_ptr<Stage>& stage : stages_) {
     try {
       stage->operations->synchronize();
-    } catch (const Error&) {  // a device that failed has nothing running
+    } catch (const std::exception&) {  // a device that failed has nothing running
     }
   }
 }

@@ -1,7 +1,6 @@
 #include "generate/session.h"
 
 #include <algorithm>
-#include <limits>
 #include <mutex>
 
 #include "base/error.h"
@@ -150,7 +149,6 @@ std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptio
   generation->prompt = checked(prompt);
   model_->require_unchanged();
   device_->write_parameters(options.sampler, capacity_);
-  if (options.speculate) generation->ngrams.emplace(generation->prompt);
   open_ = std::move(generation);
   open_->options = std::move(options);
   timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
@@ -209,6 +207,7 @@ void Session::prefill(const Checkpoint& checkpoint) {
   sample(device_->logits(), count, g.wanted_log_probabilities());
   g.tickets[0] = device_->operations->mark();
   g.scheduled = 1;
+  if (g.options.speculate) g.ngrams.emplace(g.prompt);
   g.prefilled = true;
 }
 
@@ -335,7 +334,7 @@ void Session::finish(FinishReason reason) {
   if (not running) return;
   try {
     device_->operations->synchronize();
-  } catch (const Error&) {  // nobody wants what ran ahead; the next use says what failed
+  } catch (const std::exception&) {  // nobody wants what ran ahead; the next use says what failed
   }
 }
 
@@ -364,12 +363,16 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   const std::size_t floats = static_cast<std::size_t>(std::min(logits_rows, length)) * width;
   auto host = with_room<float>(floats, "logits");
   host.resize(floats);
+  const auto stoppable = [&] {
+    if (closed_.load()) throw Error(ErrorKind::closed, "this session is closed");
+    if (checkpoint) checkpoint();
+  };
   std::int64_t count = 0;
   for (std::int64_t position = 0; position < length; position += count) {
     count = std::min(device_->pipeline.tokens(), length - position);
-    run_chunk(position, count, checkpoint);
+    run_chunk(position, count, stoppable);
     for (std::int64_t row = 0; row < count; row += logits_rows) {
-      if (checkpoint) checkpoint();
+      stoppable();
       const std::int64_t rows = std::min(logits_rows, count - row);
       device_->pipeline.head(row, rows, device_logits);
       operations.read(host.data(), device_logits,

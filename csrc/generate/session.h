@@ -2,13 +2,11 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -79,7 +77,7 @@ class Session {
 
   void cancel() { cancelled_.store(true); }  // the open generation stops at its next token or layer
   void reset();                              // forgets the sequence
-  void close();                              // frees everything; waits for a call under way
+  void close();  // frees everything; a call under way ends at its next token or layer
 
   std::vector<std::int32_t> tokens();  // that the cache holds
   std::int64_t capacity() const { return capacity_; }

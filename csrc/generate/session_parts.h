@@ -1,10 +1,8 @@
 // What a session is made of; for the files that implement it.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -50,7 +48,7 @@ struct Session::Device {
   ~Device() {
     try {
       operations->synchronize();
-    } catch (const Error&) {
+    } catch (const std::exception&) {
     }
   }
 
@@ -65,20 +63,13 @@ struct Session::Device {
 
   void write_parameters(const SamplerOptions& options, std::int64_t capacity) {
     ops::SamplerParameters host = to_parameters(options, capacity);
-    auto biases = options.logit_bias;
-    std::ranges::sort(biases);
-    if (not biases.empty()) {
-      std::vector<std::int32_t> tokens;
-      std::vector<float> values;
-      for (const auto& [token, bias] : biases) {
-        tokens.push_back(static_cast<std::int32_t>(token));
-        values.push_back(static_cast<float>(bias));
-      }
-      const std::size_t bytes = biases.size() * sizeof(float);
+    const auto [tokens, values] = bias_lists(options);
+    if (not tokens.empty()) {
+      const std::size_t bytes = tokens.size() * sizeof(float);
       static_assert(sizeof(float) == sizeof(std::int32_t));
       bias_memory = operations->allocate(2 * bytes, "logit bias");
       auto* device_tokens = static_cast<std::int32_t*>(bias_memory.get());
-      auto* device_values = reinterpret_cast<float*>(device_tokens + biases.size());
+      auto* device_values = reinterpret_cast<float*>(device_tokens + tokens.size());
       operations->write(device_tokens, tokens.data(), bytes);
       operations->write(device_values, values.data(), bytes);
       host.bias_tokens = device_tokens;
@@ -96,7 +87,7 @@ struct Session::Generation {
   std::int64_t taken = 0;      // of those, read by the host
   std::uint64_t tickets[result_slots] = {};
   std::int32_t last_token = 0;       // the latest taken
-  std::optional<NgramIndex> ngrams;  // where drafts come from, if any
+  std::optional<NgramIndex> ngrams;  // where drafts come from, if any; made with the prefill
   bool step_next = false;            // the next token is not to be drafted
   Clock::time_point first_token_time;
 

@@ -1,5 +1,6 @@
 #include "gguf/split.h"
 
+#include <algorithm>
 #include <charconv>
 #include <iterator>
 

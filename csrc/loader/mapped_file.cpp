@@ -35,22 +35,6 @@ std::int64_t modified_nanoseconds(const struct stat& status) {
   return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
 }
 
-int native(Advice advice) {
-  switch (advice) {
-    case Advice::normal:
-      return MADV_NORMAL;
-    case Advice::sequential:
-      return MADV_SEQUENTIAL;
-    case Advice::random:
-      return MADV_RANDOM;
-    case Advice::will_need:
-      return MADV_WILLNEED;
-    case Advice::dont_need:
-      return MADV_DONTNEED;
-  }
-  return MADV_NORMAL;
-}
-
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
@@ -96,15 +80,6 @@ void MappedFile::release() noexcept {
   data_ = nullptr;
   size_ = 0;
   descriptor_ = -1;
-}
-
-void MappedFile::advise(std::span<const std::byte> bytes, Advice advice) const {
-  if (bytes.empty()) return;
-  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const std::size_t begin = static_cast<std::size_t>(bytes.data() - data_) / page * page;
-  const std::size_t end = static_cast<std::size_t>(bytes.data() - data_) + bytes.size();
-  // A hint: the kernel may refuse it and nothing is lost.
-  (void)::madvise(const_cast<std::byte*>(data_) + begin, end - begin, native(advice));
 }
 
 void MappedFile::check_unchanged() const {

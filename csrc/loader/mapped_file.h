@@ -8,8 +8,6 @@
 
 namespace quantloom::loader {
 
-enum class Advice { normal, sequential, random, will_need, dont_need };
-
 // The mapping is private and read-only. If another process shortens the file while it is mapped,
 // the kernel answers a read past the new end with SIGBUS, which ends the process: no handler is
 // installed, because a library must not own process-wide signals. check_unchanged() before a long
@@ -28,9 +26,6 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::uint64_t size() const { return size_; }
   int descriptor() const { return descriptor_; }  // open as long as this object
-
-  // A hint to the kernel about `bytes` (part of this mapping); whole pages around it are meant.
-  void advise(std::span<const std::byte> bytes, Advice advice) const;
 
   // Errors: io when the file's size or modification time differ from those at opening.
   void check_unchanged() const;

@@ -179,8 +179,6 @@ void complete(const gguf::File& file, const std::string& prefix, H& h) {
 
 }  // namespace
 
-std::span<const Architecture> architectures() { return table; }
-
 Description describe(const gguf::File& file) {
   Description description{.architecture = &find_architecture(file), .hyperparameters = {}};
   const std::string prefix = std::string(description.architecture->name) + ".";

@@ -4,9 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <span>
-#include <string_view>
 
 #include "gguf/file.h"
 #include "ops/operations.h"
@@ -28,9 +25,6 @@ struct Architecture {
   Presence feed_forward_bias;
   Presence qk_norm;  // RMS norm of each head of q and k before RoPE
 };
-
-// llama (with Mistral), qwen2, qwen3.
-std::span<const Architecture> architectures();
 
 enum class RopeScaling { none, linear, yarn };
 

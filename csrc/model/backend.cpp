@@ -25,11 +25,18 @@ std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
 
 DefaultDevice default_device() {
   const device::CudaStatus& status = device::cuda_status();
+  std::string reason = status.reason;
   if (status.available) {
-    return {{device::DeviceType::cuda, 0}, device::cuda_devices().front().name};
+    for (const device::DeviceInfo& gpu : device::cuda_devices()) {
+      const device::Device candidate{device::DeviceType::cuda, gpu.index};
+      if (device::has_kernels_for(candidate)) return {candidate, gpu.name};
+      reason += (reason.empty() ? "" : ", ") + gpu.name + " of compute capability " +
+                std::to_string(gpu.capability_major) + "." + std::to_string(gpu.capability_minor);
+    }
+    reason = "this build has no kernels for " + reason;
   }
   return {{device::DeviceType::cpu, 0},
-          std::to_string(thread_count()) + " threads; no GPU: " + status.reason};
+          std::to_string(thread_count()) + " threads; no GPU: " + reason};
 }
 
 }  // namespace quantloom::model

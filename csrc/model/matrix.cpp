@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/error.h"
-#include "cpu/operations.h"
 #include "device/memory.h"
 #include "device/runtime.h"
 #include "formats/types.h"
+#include "model/backend.h"
 #if defined(QUANTLOOM_WITH_CUDA)
 #include "cuda/matrix.h"
 #endif
@@ -17,6 +17,7 @@ namespace {
 
 using device::DeviceType;
 using device::DType;
+using device::shape_text;
 using device::Tensor;
 
 // The GPU's kernels load and store 16 bytes at a time.
@@ -24,14 +25,6 @@ constexpr std::uintptr_t alignment = 16;
 
 [[noreturn]] void invalid(const std::string& message, const char* subject) {
   throw Error(ErrorKind::invalid_argument, message, subject);
-}
-
-std::string text(const std::vector<std::int64_t>& shape) {
-  std::string dimensions;
-  for (const std::int64_t n : shape) {
-    dimensions += (dimensions.empty() ? "" : ", ") + std::to_string(n);
-  }
-  return "(" + dimensions + (shape.size() == 1 ? ",)" : ")");
 }
 
 std::string kind(const Tensor& tensor) {
@@ -69,8 +62,8 @@ void check_x(const Tensor& x, const Matrix& w) {
   }
   if (x.shape().empty()) invalid("x has no dimensions; it must be [..., columns of w]", "x");
   if (x.shape().back() != w.weight.columns) {
-    invalid("x is " + text(x.shape()) + " and w is " + text({w.weight.rows, w.weight.columns}) +
-                ": the last dimensions differ",
+    invalid("x is " + shape_text(x.shape()) + " and w is " +
+                shape_text({w.weight.rows, w.weight.columns}) + ": the last dimensions differ",
             "x");
   }
   if (!(x.device() == w.device)) {
@@ -83,8 +76,8 @@ void check_x(const Tensor& x, const Matrix& w) {
 void check_out(const Tensor& out, const std::vector<std::int64_t>& shape, DType dtype,
                const Tensor& x, const Matrix& w) {
   if (out.dtype() != dtype || out.shape() != shape) {
-    invalid("out is " + kind(out) + " " + text(out.shape()) + "; it must be " +
-                device::dtype_name(dtype) + " " + text(shape),
+    invalid("out is " + kind(out) + " " + shape_text(out.shape()) + "; it must be " +
+                device::dtype_name(dtype) + " " + shape_text(shape),
             "out");
   }
   if (!(out.device() == x.device())) {
@@ -121,7 +114,7 @@ Tensor loadable(const Tensor& x) {
 void run(const Tensor& x, std::int64_t tokens, const Matrix& w, ops::Precision precision,
          const Tensor& out) {
   if (w.device.type == DeviceType::cpu) {
-    const auto operations = cpu::make_operations(precision);
+    const auto operations = make_operations(w.device, precision);
     operations->project(
         static_cast<const float*>(x.data()), tokens,
         {.weight = &w.weight, .bias = nullptr, .out = static_cast<float*>(out.data())});
@@ -172,7 +165,7 @@ PackedMatrix::PackedMatrix(const Tensor& blocks) {
     invalid("w is on the CPU, which multiplies from blocks; move it with .to() first", "w");
   }
   if (blocks.shape().size() != 2 || blocks.size() == 0) {
-    invalid("w is " + text(blocks.shape()) + "; planes are of a matrix (rows, columns)", "w");
+    invalid("w is " + shape_text(blocks.shape()) + "; planes are of a matrix (rows, columns)", "w");
   }
   device::require_usable(blocks.device());
   format_ = blocks.format();
@@ -204,7 +197,7 @@ Tensor multiply(const Tensor& x, const Tensor& w, ops::Precision precision, DTyp
             "w");
   }
   if (w.shape().size() != 2) {
-    invalid("w is " + text(w.shape()) + "; it must be a matrix (rows, columns)", "w");
+    invalid("w is " + shape_text(w.shape()) + "; it must be a matrix (rows, columns)", "w");
   }
   if (w.shape()[1] == 0) invalid("w has no columns", "w");
   if (w.device().type == DeviceType::cuda && w.shape()[1] % 4 != 0) {

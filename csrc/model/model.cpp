@@ -1,7 +1,6 @@
 #include "model/model.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <utility>
 

@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/large.h"
+#include "base/thread_pool.h"
 
 namespace quantloom::model {
 namespace {
@@ -44,14 +45,20 @@ std::vector<float> rope_table(const Hyperparameters& h, std::span<const float> f
     frequencies[static_cast<std::size_t>(i)] = frequency * (scale * (1 - kept) + kept);
   }
 
-  auto result = with_room<float>(static_cast<std::size_t>(context * pairs * 2), "RoPE table");
-  for (std::int64_t position = 0; position < context; ++position) {
-    for (const double frequency : frequencies) {
-      const double angle = static_cast<double>(position) * frequency;
-      result.push_back(static_cast<float>(std::cos(angle) * magnitude));
-      result.push_back(static_cast<float>(std::sin(angle) * magnitude));
+  const auto floats = static_cast<std::size_t>(context * pairs * 2);
+  auto result = with_room<float>(floats, "RoPE table");
+  result.resize(floats);
+  constexpr std::int64_t step = 64;  // positions: with 64 pairs a tenth of a millisecond
+  parallel_for((context + step - 1) / step, [&](std::int64_t item, int) {
+    float* next = result.data() + item * step * pairs * 2;
+    for (std::int64_t i = item * step; i < std::min((item + 1) * step, context); ++i) {
+      for (const double frequency : frequencies) {
+        const double angle = static_cast<double>(i) * frequency;
+        *next++ = static_cast<float>(std::cos(angle) * magnitude);
+        *next++ = static_cast<float>(std::sin(angle) * magnitude);
+      }
     }
-  }
+  });
   return result;
 }
 

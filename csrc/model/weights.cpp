@@ -1,12 +1,13 @@
 #include "model/weights.h"
 
-#include <algorithm>
 #include <array>
 #include <string>
 #include <unordered_set>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/quote.h"
+#include "formats/types.h"
 
 namespace quantloom::model {
 namespace {
@@ -111,6 +112,7 @@ class Binder {
               std::int64_t layer) {
     const gguf::TensorInfo& tensor =
         take(prefix + rule.name, {length(rule.columns), length(rule.rows)});
+    require_aligned(tensor);
     ops::Weight& weight = owner.*rule.field;
     weight = {.name = tensor.name,
               .format = static_cast<formats::Format>(tensor.type->id),
@@ -140,16 +142,27 @@ class Binder {
     for (const gguf::TensorInfo& tensor : file_.file().tensors()) {
       if (taken_.contains(&tensor)) continue;
       throw Error(ErrorKind::model,
-                  "tensor '" + tensor.name + "' is not part of a " +
+                  "tensor " + in_quotes(tensor.name) + " is not part of a " +
                       description_.architecture->name +
                       " model as quantloom computes it; leaving it out would give wrong answers",
-                  tensor.name);
+                  shortened(tensor.name));
     }
   }
 
  private:
   std::int64_t length(Length length) const {
     return evaluate(length, description_.hyperparameters);
+  }
+
+  // Only a file whose general.alignment is below the format's own 8 can break this.
+  static void require_aligned(const gguf::TensorInfo& tensor) {
+    const std::uint32_t alignment = formats::block_alignment(*tensor.type);
+    if (tensor.offset % alignment == 0) return;
+    throw Error(ErrorKind::model,
+                "tensor '" + tensor.name + "' begins at byte " + std::to_string(tensor.offset) +
+                    "; " + tensor.type->name + " is computed with where it lies, which must be a " +
+                    "multiple of " + std::to_string(alignment),
+                tensor.name, tensor.offset, alignment);
   }
 
   const gguf::TensorInfo& take(const std::string& name, const std::vector<std::int64_t>& shape) {

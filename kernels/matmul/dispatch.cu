@@ -144,6 +144,18 @@ bool takes_wide(const MatmulArguments& arguments, const DeviceLimits& limits) {
 #endif
 }
 
+// Whether the kernel for one token serves this call, a token at a time.
+bool takes_one(const FormatKernels& kernels, const MatmulArguments& arguments,
+               const DeviceLimits& limits) {
+  return (arguments.tokens == 1 || arguments.invariant) &&
+         kernels.stream_one_fits(static_cast<int>(arguments.columns), limits.shared_bytes);
+}
+
+// Tokens of a launch of the kernel for a few.
+std::int64_t few_batch(const MatmulArguments& arguments) {
+  return arguments.invariant ? 1 : few_tokens;
+}
+
 }  // namespace
 
 std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t columns) {
@@ -195,10 +207,10 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
     batch.tokens = std::min(arguments.tokens, wide_batch(arguments, strips));
     return plan_wide(batch, strips, limits).bytes;
   }
-  if (arguments.tokens == 1 || arguments.invariant) return 0;
-  const int tokens =
-      static_cast<int>(arguments.tokens < few_tokens ? arguments.tokens : few_tokens);
-  return few_workspace(tokens, columns, strips).bytes;
+  const FormatKernels* kernels = find_kernels(arguments.format);
+  if (kernels == nullptr || takes_one(*kernels, arguments, limits)) return 0;
+  const auto tokens = static_cast<int>(std::min(arguments.tokens, few_batch(arguments)));
+  return few_workspace(tokens, columns, strips, limits.shared_bytes).bytes;
 }
 
 std::size_t prepared_bytes(std::int64_t tokens, std::int64_t columns) {
@@ -313,13 +325,13 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
     });
   }
 #endif
-  if (arguments.tokens == 1 || arguments.invariant) {
+  if (takes_one(*kernels, arguments, limits)) {
     return by_batches(arguments, 1, list, [&](const void* x) {
       return kernels->stream_one(list, static_cast<const float*>(x), strips, limits.processors,
                                  limits.shared_bytes, arguments.overlap, stream);
     });
   }
-  return by_batches(arguments, few_tokens, list, [&](const void* x) {
+  return by_batches(arguments, few_batch(arguments), list, [&](const void* x) {
     return kernels->stream_few(list, static_cast<const float*>(x), strips, limits.processors,
                                limits.shared_bytes, arguments.overlap, arguments.workspace, stream);
   });
@@ -327,8 +339,10 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 
 const char* matmul_kernel_name(const MatmulArguments& arguments) {
   DeviceLimits limits;
-  if (device_limits(limits) && takes_wide(arguments, limits)) return "wide";
-  return arguments.tokens == 1 || arguments.invariant ? "stream-1" : "stream-8";
+  if (!device_limits(limits)) return "none";
+  if (takes_wide(arguments, limits)) return "wide";
+  const FormatKernels* kernels = find_kernels(arguments.format);
+  return kernels != nullptr && takes_one(*kernels, arguments, limits) ? "stream-1" : "stream-8";
 }
 
 }  // namespace quantloom::kernels

@@ -17,6 +17,7 @@ struct FormatKernels {
   MatmulStatus (*stream_one)(const StripList&, const float*, int, int, int, bool, cudaStream_t);
   MatmulStatus (*stream_few)(const StripList&, const float*, int, int, int, bool, void*,
                              cudaStream_t);
+  bool (*stream_one_fits)(int columns, int shared_bytes);
 };
 
 // Defined by the file of the format's name.
@@ -32,7 +33,8 @@ const FormatKernels& format_kernels();
     using P = Planes<formats::F>;                                                           \
     static constexpr FormatKernels kernels{formats::F::elements,    formats::F::bytes,      \
                                            launch_repack<P, false>, launch_repack<P, true>, \
-                                           launch_stream_one<P>,    launch_stream_few<P>};  \
+                                           launch_stream_one<P>,    launch_stream_few<P>,   \
+                                           stream_one_fits<P>};                             \
     return kernels;                                                                         \
   }                                                                                         \
   }

@@ -1,9 +1,10 @@
-// 2 to 8 tokens: the weights are streamed once. The columns are cut into slices of at most 16
-// pieces, and a warp multiplies one piece of its block's slice in strip after strip, so that its x
-// stays in registers (few_product.cuh). The warps of a slice hand their sums of a unit (a strip, or
-// gate's and up's) on through a few places in shared memory, and take turns in adding them: nothing
-// makes all warps of a block wait. Where there are several slices their sums go to the workspace,
-// and the warp that completes a unit adds them in the order of the slices.
+// 2 to 8 tokens, and one where x leaves stream_one.cuh no room: the weights are streamed once. The
+// columns are cut into slices of at most 16 pieces, and a warp multiplies one piece of its block's
+// slice in strip after strip, so that its x stays in registers (few_product.cuh). The warps of a
+// slice hand their sums of a unit (a strip, or gate's and up's) on through a few places in shared
+// memory, and take turns in adding them: nothing makes all warps of a block wait. Where there are
+// several slices their sums go to the workspace, and the warp that completes a unit adds them in
+// the order of the slices.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,7 @@
 namespace quantloom::kernels {
 
 constexpr int few_tokens = 8;
-constexpr int few_warps = 16;           // most of a block, and pieces of a slice
+constexpr int few_warps = 16;           // most of a block
 constexpr int few_most_strips = 32768;  // that can be summed over slices
 constexpr int few_depth = 4;            // strips whose sums are under way, of each team
 
@@ -244,16 +245,24 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
 // A kernel each for up to 4 and up to 8 tokens.
 inline int few_tiles(int tokens) { return tokens <= 4 ? 1 : 2; }
 
-inline int few_slices(int columns) {
+// Most pieces of a slice: so many that two stages of every format's fit, beside a codebook's table,
+// into the shared memory of Hopper and Blackwell's data centre chips, of compute capability 8.0,
+// and of 8.6, 8.9 and 12.0.
+inline int few_slice_pieces(int shared_limit) {
+  return shared_limit >= 232448 ? 16 : shared_limit >= 166912 ? 12 : 5;
+}
+
+inline int few_slices(int columns, int shared_limit) {
   const int pieces = (columns + piece_columns - 1) / piece_columns;
-  return (pieces + few_warps - 1) / few_warps;
+  const int most = few_slice_pieces(shared_limit);
+  return (pieces + most - 1) / most;
 }
 
 struct FewWorkspace {
   std::size_t values, steps, x_sums, sums, arrivals, bytes;
 };
 
-inline FewWorkspace few_workspace(int tokens, int columns, int strips) {
+inline FewWorkspace few_workspace(int tokens, int columns, int strips, int shared_limit) {
   FewWorkspace w{};
   const auto take = [&](std::size_t bytes) {
     const std::size_t start = w.bytes;
@@ -262,7 +271,7 @@ inline FewWorkspace few_workspace(int tokens, int columns, int strips) {
   };
   const auto pieces = static_cast<std::size_t>((columns + piece_columns - 1) / piece_columns);
   const auto tiles = static_cast<std::size_t>(few_tiles(tokens));
-  const auto slices = static_cast<std::size_t>(few_slices(columns));
+  const auto slices = static_cast<std::size_t>(few_slices(columns, shared_limit));
   // First and of one size, so that it stays zero whatever the shapes of the calls that share the
   // workspace.
   w.arrivals = take(few_most_strips * 4);
@@ -278,14 +287,14 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
                                int shared_limit, bool overlap, void* workspace,
                                cudaStream_t stream) {
   const int tiles = few_tiles(list.tokens);
-  const FewWorkspace w = few_workspace(list.tokens, list.columns, strips);
+  const FewWorkspace w = few_workspace(list.tokens, list.columns, strips, shared_limit);
   auto* base = static_cast<std::uint8_t*>(workspace);
 
   FewLayout layout{};
   layout.x = {base + w.values, reinterpret_cast<float*>(base + w.steps),
               P::has_offset ? reinterpret_cast<float*>(base + w.x_sums) : nullptr};
   const int pieces = (list.columns + piece_columns - 1) / piece_columns;
-  layout.slices = few_slices(list.columns);
+  layout.slices = few_slices(list.columns, shared_limit);
   layout.slice_pieces = (pieces + layout.slices - 1) / layout.slices;
   layout.slice_sums = reinterpret_cast<float*>(base + w.sums);
   layout.arrivals = reinterpret_cast<unsigned*>(base + w.arrivals);

@@ -198,17 +198,30 @@ inline OneLayout one_layout(int columns, int warps, int slot_bytes, int scale_gr
   return layout;
 }
 
+// The layout with the most warps for which two stages fit; 0 stages where not even four warps have
+// room beside x and the table.
+template <class P>
+OneLayout fitting_one_layout(int columns, int shared_limit, int& warps) {
+  for (warps = one_warps; warps >= 4; warps -= 2) {
+    const OneLayout layout = one_layout(columns, warps, slot_pieces<P> * P::piece_bytes, P::group,
+                                        P::table_bytes, shared_limit);
+    if (layout.stages >= 2) return layout;
+  }
+  return {};
+}
+
+template <class P>
+bool stream_one_fits(int columns, int shared_limit) {
+  int warps = 0;
+  return fitting_one_layout<P>(columns, shared_limit, warps).stages > 0;
+}
+
 template <class P>
 MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips, int processors,
                                int shared_limit, bool overlap, cudaStream_t stream) {
-  int warps = one_warps;
-  OneLayout layout{};
-  for (; warps >= 4; warps -= 2) {
-    layout = one_layout(list.columns, warps, slot_pieces<P> * P::piece_bytes, P::group,
-                        P::table_bytes, shared_limit);
-    if (layout.stages >= 2) break;
-  }
-  if (warps < 4) return MatmulStatus::bad_shape;
+  int warps = 0;
+  OneLayout layout = fitting_one_layout<P>(list.columns, shared_limit, warps);
+  if (layout.stages == 0) return MatmulStatus::bad_shape;
   const auto kernel = stream_one_kernel<P>;
   // The same value in every call: threads with other shapes set it too.
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit) !=

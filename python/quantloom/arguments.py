@@ -62,6 +62,17 @@ def real(name: str, value: Any) -> float:
         ) from None
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value`, True or False: "no" and "false" are true in Python.
+
+    Raises:
+        InvalidArgument: something else; `subject` is `name`.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidArgument(f"{name} must be True or False, not {value!r}", subject=name)
+    return bool(value)
+
+
 def text(name: str, value: Any) -> str:
     """`value`, a string that UTF-8 can write.
 

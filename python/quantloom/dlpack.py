@@ -10,6 +10,7 @@ from quantloom.errors import InvalidArgument
 _CPU = 1
 _CUDA = 2
 _PINNED = 3  # host memory
+_MANAGED = 13  # by CUDA
 
 
 class Producer(Protocol):
@@ -36,14 +37,26 @@ def taken(source: Producer) -> Any:
         raise InvalidArgument(
             f"source must have __dlpack__, which {type(source).__name__} has not", subject="source"
         )
-    kind, index = source.__dlpack_device__()
-    stream = None
-    if int(kind) not in (_CPU, _PINNED):
-        stream = _quantloom.compute_stream(f"cuda:{int(index)}")
+    device = source.__dlpack_device__()
+    try:
+        kind, index = (int(number) for number in device)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{device!r} is no DLPack device", subject="source") from None
+    if kind not in (_CPU, _PINNED, _CUDA, _MANAGED):
+        raise InvalidArgument(
+            f"a DLPack array on device type {kind} is neither on the CPU nor on a CUDA GPU",
+            subject="source",
+        )
+    stream = None if kind in (_CPU, _PINNED) else _quantloom.compute_stream(f"cuda:{index}")
     try:
         capsule = source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
     except TypeError:
         capsule = source.__dlpack__(stream=stream)
+    if type(capsule).__name__ != "PyCapsule":
+        raise InvalidArgument(
+            f"__dlpack__ of {type(source).__name__} gave a {type(capsule).__name__}, no capsule",
+            subject="source",
+        )
     return _quantloom.Tensor.from_dlpack(capsule)
 
 

@@ -188,7 +188,9 @@ class LazyTensor:
 
         Raises:
             ModelError: there is no decoder for the tensor's type.
-            OutOfMemory: the device has no room for it.
+            InvalidArgument: no such device, or blocks that the file aligns to less than two bytes
+                (values of F32 to less than four).
+            DeviceError, OutOfMemory: the device is not there, or has no room for it.
             Closed, FileError, GGUFError: as for `bytes`.
         """
         from quantloom.formats import tensor_type
@@ -203,7 +205,11 @@ class LazyTensor:
     def dequantize(self, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """The weights as a new array of `shape` and `dtype`, decoded in float32.
 
+        Plain numbers (I8 to I64, F64) go from their own type to `dtype`. NumPy converts, and warns
+        of what overflows.
+
         Raises:
+            TypeError: `dtype` is none of NumPy's.
             ModelError: no decoder exists for the tensor's type; the message names it.
             Closed, FileError, GGUFError: as for `bytes`.
         """

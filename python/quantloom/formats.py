@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import SupportsIndex
 
-from quantloom import _quantloom
+from quantloom import _quantloom, arguments
 from quantloom.errors import InvalidArgument
 
 __all__ = ["FORMATS", "TYPES", "TensorType", "tensor_type"]
@@ -46,8 +48,9 @@ class TensorType:
         """Bytes of a row of `elements` weights.
 
         Raises:
-            InvalidArgument: the row is not whole blocks.
+            InvalidArgument: the row is not whole blocks, or `elements` no integer from 0.
         """
+        elements = arguments.integer("elements", elements, 0)
         if elements % self.elements != 0:
             raise InvalidArgument(
                 f"a row of {elements} weights is not whole {self.name} blocks of {self.elements}",
@@ -79,10 +82,11 @@ def tensor_type(key: str | int) -> TensorType:
     Raises:
         InvalidArgument: there is no such type.
     """
-    try:
-        entry = TYPES.get(key.upper()) if isinstance(key, str) else _BY_ID.get(key)
-    except TypeError:  # what cannot be a key of a dictionary
-        entry = None
+    entry = None
+    if isinstance(key, str):
+        entry = TYPES.get(key.upper())
+    elif isinstance(key, SupportsIndex) and not isinstance(key, bool):
+        entry = _BY_ID.get(operator.index(key))
     if entry is None:
         raise InvalidArgument(
             f"{key!r} is no GGUF tensor type; there are {', '.join(FORMATS)}", subject="format"

@@ -6,10 +6,13 @@ import html
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from quantloom import arguments
 from quantloom.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from quantloom.text import Tokenizer
 
 _REALS = (
     "temperature",
@@ -38,7 +41,8 @@ class GenerationKeywords(TypedDict, total=False):
         min_p: drop tokens below this share of the likeliest; 0 is off.
         typical_p: keep the most typical tokens of this mass; 1 is off.
         seed: the same seed, request and device give the same text; None draws one.
-        stop: strings that end the text, and are not part of it.
+        stop: strings that end the text, and are not part of it; the name of a control token stands
+            for the token.
         stop_tokens: token ids that end it, beside the model's own.
         ignore_eos: go on past the model's own end tokens.
         logprobs: give each token's log-probability and this many likeliest ones' (0 to 20).
@@ -80,8 +84,8 @@ class Request:
     sampler: dict[str, Any]
 
     @staticmethod
-    def of(keywords: Mapping[str, Any], end_tokens: frozenset[int]) -> Request:
-        """Checks keywords.
+    def of(keywords: Mapping[str, Any], tokenizer: Tokenizer | None) -> Request:
+        """Checks keywords, for a model with this tokenizer.
 
         Raises:
             TypeError: a keyword that is none of GenerationKeywords.
@@ -90,7 +94,11 @@ class Request:
         unknown = sorted(set(keywords) - set(GenerationKeywords.__annotations__))
         if unknown:
             known = ", ".join(GenerationKeywords.__annotations__)
-            raise TypeError(f"unknown generation option {unknown[0]!r}; there are {known}")
+            raise TypeError(
+                f"unknown generation option {unknown[0]!r}; there are {known}. Variables of a chat "
+                "template, such as tools, go to tokenizer.encode_messages(), whose tokens are a "
+                "prompt"
+            )
         sampler: dict[str, Any] = {}
         for name in _REALS:
             if name in keywords:
@@ -119,13 +127,19 @@ class Request:
             arguments.integer("stop_tokens", token, 0, _MAX_INT32)
             for token in arguments.items("stop_tokens", () if ends is None else ends)
         }
-        if not keywords.get("ignore_eos", False):
-            stop_tokens |= end_tokens
+        ignore_eos = arguments.flag("ignore_eos", keywords.get("ignore_eos", False))
+        stop = _stop_strings(keywords.get("stop", ()))
+        if tokenizer is not None:
+            # Control tokens are no part of the text, so no string finds their names in it.
+            named = (tokenizer.token_id(string) for string in stop)
+            stop_tokens |= {i for i in named if i is not None and tokenizer.is_special(i)}
+            if not ignore_eos:
+                stop_tokens |= tokenizer.stop_ids
         return Request(
             max_new_tokens=arguments.integer(
                 "max_new_tokens", keywords.get("max_new_tokens", 256), 0, _MAX_INT32
             ),
-            stop=_stop_strings(keywords.get("stop", ())),
+            stop=stop,
             stop_tokens=sorted(stop_tokens),
             logprobs=logprobs,
             seed=seed,

@@ -18,34 +18,28 @@ from numpy.typing import NDArray
 from quantloom import arguments
 from quantloom.errors import FileError, InvalidArgument
 from quantloom.formats import TensorType, tensor_type
+from quantloom.gguf_values import ARRAY, VALUE_TYPES, array, inferred, scalar, string
 
 __all__ = ["GGUFWriter"]
 
 VERSION = 3
 LONGEST_NAME = 63  # bytes; readers keep tensor names in 64 with a NUL
 LONGEST_KEY = 65535  # bytes, the format's own limit
-LONGEST_STRING = 16 << 20  # bytes, and
-MOST_ELEMENTS = 64 << 20  # of an array: what `quantloom.open` takes
 MOST_DIMENSIONS = 4
 MOST_BYTES = 2**63 - 1  # of a tensor
 ALIGNMENT_KEY = "general.alignment"
 
-# value type -> its number in the file and its struct code; the strings and arrays have none
-VALUE_TYPES: dict[str, tuple[int, str]] = {
-    "uint8": (0, "B"),
-    "int8": (1, "b"),
-    "uint16": (2, "H"),
-    "int16": (3, "h"),
-    "uint32": (4, "I"),
-    "int32": (5, "i"),
-    "float32": (6, "f"),
-    "bool": (7, "?"),
-    "string": (8, ""),
-    "uint64": (10, "Q"),
-    "int64": (11, "q"),
-    "float64": (12, "d"),
+# What an array of a format's own elements is in NumPy; every other format is bytes.
+_ELEMENTS = {
+    "F32": ("float32",),
+    "F16": ("float16",),
+    "BF16": ("bfloat16", "uint16"),
+    "F64": ("float64",),
+    "I8": ("int8",),
+    "I16": ("int16",),
+    "I32": ("int32",),
+    "I64": ("int64",),
 }
-ARRAY = 9
 
 Chunk = bytes | memoryview | NDArray[Any]
 
@@ -59,115 +53,15 @@ class _Tensor:
     chunks: Callable[[], Iterable[Chunk]]
 
 
-def _string(text: str | bytes) -> bytes:
-    raw = text.encode() if isinstance(text, str) else text
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _misfit(key: str, value: Any, kind: str) -> InvalidArgument:
-    try:
-        shown = repr(value)[:80]
-    except ValueError:  # more digits than Python prints
-        shown = f"an integer of {value.bit_length()} bits"
-    number = VALUE_TYPES[kind][1]
-    if number in "fd":
-        most = float(np.finfo(kind).max)
-        allowed = f"-{most:g} to {most:g}, and integers that it has exactly"
-    elif number == "?":
-        allowed = "False and True"
-    else:
-        allowed = f"integers from {np.iinfo(kind).min} to {np.iinfo(kind).max}"
-    return InvalidArgument(f"{key}: {shown} does not fit {kind}: {allowed}", subject=key)
-
-
-def _scalar(key: str, value: Any, kind: str) -> bytes:
-    if kind == "string":
-        if not isinstance(value, (str, bytes)):
-            raise InvalidArgument(f"{key}: {value!r} is not a string", subject=key)
-        raw = value if isinstance(value, bytes) else arguments.text(key, value).encode()
-        if len(raw) > LONGEST_STRING:
-            raise InvalidArgument(
-                f"{key}: a string of {len(raw)} bytes, above {LONGEST_STRING}",
-                subject=key,
-                limit=LONGEST_STRING,
-            )
-        return _string(raw)
-    code = "<" + VALUE_TYPES[kind][1]
-    try:
-        raw = struct.pack(code, value)
-    except (struct.error, OverflowError, TypeError, ValueError):
-        raise _misfit(key, value, kind) from None
-    # struct rounds an integer on its way to a float, and takes anything's truth.
-    exact = kind == "bool" or isinstance(value, (int, np.integer))
-    if exact and not struct.unpack(code, raw)[0] == value:
-        raise _misfit(key, value, kind)
-    return raw
-
-
-def _inferred(key: str, value: Any) -> str:
-    if isinstance(value, (bool, np.bool_)):
-        return "bool"
-    if isinstance(value, (str, bytes)):
-        return "string"
-    if isinstance(value, (int, np.integer)):
-        return "uint32" if 0 <= value < 2**32 else "int32" if -(2**31) <= value < 0 else "int64"
-    if isinstance(value, (float, np.floating)):
-        return "float32"
-    raise InvalidArgument(f"{key}: a {type(value).__name__} has no GGUF type", subject=key)
-
-
-def _converted(key: str, values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """`values` as `kind`; only floats on their way to a float may be rounded."""
-    with np.errstate(all="ignore"):  # what does not fit is refused below
-        converted = values.astype(np.dtype(kind))
-    if values.dtype.kind == "f" and converted.dtype.kind == "f":
-        wrong = np.isfinite(values) & ~np.isfinite(converted)
-    elif values.dtype.kind == "f":
-        low, high = (0, 1) if kind == "bool" else (np.iinfo(kind).min, np.iinfo(kind).max)
-        # high + 1 is a power of two, which a float has exactly; high itself may not be one.
-        inside = (values >= float(low)) & (values < float(int(high) + 1))
-        wrong = ~inside | (values != np.trunc(values))
-    else:
-        pairs = zip(converted.tolist(), values.tolist(), strict=True)
-        wrong = np.array([new != old for new, old in pairs], np.bool_)
-    if wrong.any():
-        raise _misfit(key, values[wrong].tolist()[0], kind)
-    return converted
-
-
-def _array(key: str, values: Sequence[Any] | NDArray[Any], kind: str | None) -> bytes:
-    arguments.refuse_masked(key, values)
-    if isinstance(values, np.ndarray) and values.ndim != 1:
-        raise InvalidArgument(f"{key}: an array of {values.ndim} dimensions", subject=key)
-    if len(values) > MOST_ELEMENTS:
-        raise InvalidArgument(
-            f"{key}: an array of {len(values)} elements, above {MOST_ELEMENTS}",
-            subject=key,
-            limit=MOST_ELEMENTS,
-        )
-    if isinstance(values, np.ndarray):
-        kind = kind or str(values.dtype)
-        if kind in VALUE_TYPES and kind != "string" and values.dtype.kind in "biuf":
-            same = values.dtype == np.dtype(kind)
-            raw = (values if same else _converted(key, values, kind)).tobytes()
-            return struct.pack("<IQ", VALUE_TYPES[kind][0], len(values)) + raw
-        values = values.tolist()
-    if kind is None:
-        kinds = {_inferred(key, value) for value in values} or {"string"}
-        if kinds == {"uint32", "int32"}:
-            kinds = {"int32"}
-        if len(kinds) != 1:
-            raise InvalidArgument(f"{key}: an array of {' and '.join(sorted(kinds))}", subject=key)
-        kind = kinds.pop()
-    if kind not in VALUE_TYPES:
-        raise InvalidArgument(f"{key}: GGUF has no arrays of {kind}", subject=key)
-    parts = [struct.pack("<IQ", VALUE_TYPES[kind][0], len(values))]
-    parts += [_scalar(key, value, kind) for value in values]
-    return b"".join(parts)
-
-
-def _flat_bytes(name: str, chunk: Chunk) -> bytes | memoryview:
+def _flat_bytes(name: str, format: str, chunk: Chunk) -> bytes | memoryview:
     if isinstance(chunk, np.ndarray):
+        allowed = ("uint8", *_ELEMENTS.get(format, ()))
+        if str(chunk.dtype) not in allowed:  # other numbers, or in the other byte order
+            raise InvalidArgument(
+                f"{name}: an array of {chunk.dtype} is not the bytes of {format}, which come as "
+                f"{' or '.join(allowed)}",
+                subject=name,
+            )
         return np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
     try:
         return chunk if isinstance(chunk, bytes) else memoryview(chunk).cast("B")
@@ -202,14 +96,14 @@ def _name(what: str, value: Any, longest: int) -> str:
 
 
 def _data(name: str, data: Any, *, blocks: bool) -> NDArray[Any]:
-    if blocks and isinstance(data, (bytes, bytearray, memoryview)):
-        return np.frombuffer(data, np.uint8)
     wanted = "an array or bytes" if blocks else "a NumPy array"
     try:
+        if blocks and isinstance(data, (bytes, bytearray, memoryview)):
+            return np.frombuffer(data, np.uint8)
         if hasattr(data, "__array__"):
             arguments.refuse_masked("data", data)
             return np.ascontiguousarray(data)
-    except TypeError as error:  # a tensor on a GPU, or in blocks
+    except (TypeError, BufferError) as error:  # a tensor on a GPU or in blocks; memory with gaps
         raise InvalidArgument(f"{name}: {error}", subject="data") from None
     raise InvalidArgument(
         f"{name}: data must be {wanted}, not {type(data).__name__}", subject="data"
@@ -266,7 +160,8 @@ class GGUFWriter:
             value: bool, int, float, str, bytes (a string that is not UTF-8), or a list or
                 one-dimensional array of one of them.
             kind: the value's or the elements' type, such as "uint64". Without it an int becomes
-                uint32 (int32 or int64 where it does not fit), a float float32, an array its dtype.
+                uint32 (int32 or int64 where it or another of its list does not fit), a float
+                float32, an array of numbers its dtype.
 
         Raises:
             InvalidArgument: the key is taken or none that GGUF has, or the value has no GGUF type
@@ -284,10 +179,10 @@ class GGUFWriter:
                 raise InvalidArgument(f"{key} is a uint32, not a {kind}", subject=key)
             self._alignment = value = _alignment(key, value)
         if isinstance(value, (list, tuple, np.ndarray)):
-            self._metadata[key] = struct.pack("<I", ARRAY) + _array(key, value, kind)
+            self._metadata[key] = struct.pack("<I", ARRAY) + array(key, value, kind)
             return
-        kind = kind or _inferred(key, value)
-        self._metadata[key] = struct.pack("<I", VALUE_TYPES[kind][0]) + _scalar(key, value, kind)
+        kind = kind or inferred(key, value)
+        self._metadata[key] = struct.pack("<I", VALUE_TYPES[kind][0]) + scalar(key, value, kind)
 
     def add_tensor(
         self,
@@ -301,7 +196,9 @@ class GGUFWriter:
 
         Args:
             name: such as "blk.0.attn_q.weight"; must be new.
-            data: float32 or float16 values, or with `format` the bytes of its blocks.
+            data: float32, float16 or int32 values, or with `format` the bytes of its blocks or, of
+                a type of plain numbers, an array of these (of BF16 their bits in uint16). It is
+                read while the file is written, so leave it as it is until then.
             shape: rows before columns; for blocks it is the shape in weights, and needed.
             format: GGUF type name of the blocks in `data`.
 
@@ -321,13 +218,18 @@ class GGUFWriter:
             raise InvalidArgument(f"{name}: blocks need the shape in weights", subject=name)
         self.add_tensor_chunks(name, shape, format, lambda: [values])
         added = self._tensors[name]
-        if values.nbytes != added.bytes:
-            expected = self._tensors.pop(name).bytes
-            raise InvalidArgument(
-                f"{name}: {values.nbytes} bytes, where {added.shape} in {format} takes {expected}",
-                subject=name,
-                limit=expected,
-            )
+        try:
+            _flat_bytes(name, added.type.name, values)
+            if values.nbytes != added.bytes:
+                raise InvalidArgument(
+                    f"{name}: {values.nbytes} bytes, where {added.shape} in {format} takes "
+                    f"{added.bytes}",
+                    subject=name,
+                    limit=added.bytes,
+                )
+        except InvalidArgument:
+            del self._tensors[name]
+            raise
 
     def add_tensor_chunks(
         self,
@@ -337,6 +239,8 @@ class GGUFWriter:
         chunks: Callable[[], Iterable[Chunk]],
     ) -> None:
         """Adds a tensor whose bytes `chunks()` yields piece by piece while the file is written.
+
+        A piece is contiguous bytes, or an array as `add_tensor` takes with `format`.
 
         Raises:
             InvalidArgument: the name is taken or none that GGUF has, or the shape does not suit the
@@ -382,7 +286,7 @@ class GGUFWriter:
         Raises:
             FileError: the file cannot be written, or something is there that is no regular file,
                 such as a device.
-            InvalidArgument: a tensor's chunks are not as many bytes as its shape says.
+            InvalidArgument: a tensor's chunks are no bytes, or not as many as its shape says.
         """
         target = arguments.file_path("path", path)
         temporary: Path | None = None
@@ -406,10 +310,10 @@ class GGUFWriter:
         file.write(b"GGUF")
         file.write(struct.pack("<IQQ", VERSION, len(self._tensors), len(self._metadata)))
         for key, value in self._metadata.items():
-            file.write(_string(key) + value)
+            file.write(string(key) + value)
         offset = 0
         for tensor in self._tensors.values():
-            file.write(_string(tensor.name))
+            file.write(string(tensor.name))
             file.write(struct.pack("<I", len(tensor.shape)))
             file.write(struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape)))
             file.write(struct.pack("<IQ", tensor.type.id, offset))
@@ -420,7 +324,7 @@ class GGUFWriter:
         for tensor in self._tensors.values():
             written = 0
             for chunk in tensor.chunks():
-                raw = _flat_bytes(tensor.name, chunk)
+                raw = _flat_bytes(tensor.name, tensor.type.name, chunk)
                 written += len(raw)
                 if written > tensor.bytes:
                     break

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom, arguments
-from quantloom.errors import Closed, FileError, TokenizerError
+from quantloom.errors import Closed, FileError, InvalidArgument, TokenizerError
 from quantloom.explain import Explanation, TensorPlace
 from quantloom.file import File
 from quantloom.file import open as open_file
@@ -43,6 +43,7 @@ def load(
     threads: int | None = None,
     check_weights: bool = True,
     batch_invariant: bool = False,
+    pre: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     verbose: bool = True,
 ) -> Model:
@@ -67,6 +68,8 @@ def load(
             ones then take the kernels of long ones, and a session computes anew what it generated
             itself when that comes back in a prompt; decoding keeps its speed
             (benchmarks/batch_invariant.py measures each). Excludes `speculate`.
+        pre: name of the pre-tokenizer, where the file's `tokenizer.ggml.pre` is missing or wrong
+            (`quantloom.text.PRE_TOKENIZERS` holds them).
         progress: called with bytes done and bytes in all; what it raises stops the load.
         verbose: False keeps "auto" silent.
 
@@ -86,6 +89,8 @@ def load(
         threads = arguments.integer("threads", threads, 1, arguments.MOST_THREADS)
     if context_length is not None:
         context_length = arguments.integer("context_length", context_length)
+    check_weights = arguments.flag("check_weights", check_weights)
+    batch_invariant = arguments.flag("batch_invariant", batch_invariant)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
         arguments.text(name, value)
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
@@ -94,7 +99,7 @@ def load(
     try:
         # The weights are read without the interpreter lock, so the vocabulary is built meanwhile.
         with ThreadPoolExecutor(1) as worker:
-            tokenizer = worker.submit(_tokenizer_of, file)
+            tokenizer = worker.submit(_tokenizer_of, file, pre)
             core = _quantloom.Model.load(
                 file._handle.file,
                 chosen,
@@ -104,8 +109,8 @@ def load(
                 gpu_layers,
                 device == "auto",
                 threads,
-                bool(check_weights),
-                bool(batch_invariant),
+                check_weights,
+                batch_invariant,
                 progress,
             )
             model = Model(core, file, tokenizer.result())
@@ -145,11 +150,14 @@ def bundled_model() -> Path:
     return files[0]
 
 
-def _tokenizer_of(file: File) -> Tokenizer | None:
+def _tokenizer_of(file: File, pre: str | None) -> Tokenizer | None:
     """The file's tokenizer, or None where it has no vocabulary."""
-    if file.metadata.get("tokenizer.ggml.model", "no_vocab") == "no_vocab":
+    model = file.metadata.get("tokenizer.ggml.model", "no_vocab")
+    if model == "no_vocab":
+        if pre is not None:
+            raise InvalidArgument(f"pre is {pre!r}, but the file has no tokenizer", subject="pre")
         return None
-    return Tokenizer.from_metadata(file.metadata)
+    return Tokenizer.from_metadata(file.metadata, pre=pre)
 
 
 class Model(Unshared):
@@ -227,7 +235,9 @@ class Model(Unshared):
         :meth:`session` to go on from an earlier one.
 
         Args:
-            prompt: text, token ids, or chat messages.
+            prompt: text, token ids, or chat messages. BOS is put before text where the file asks
+                for it; a chat template's text may hold one already, so give the messages, or what
+                :meth:`Tokenizer.encode_messages` makes of them.
             options: see :class:`quantloom.generation.GenerationKeywords`.
 
         Raises:
@@ -257,6 +267,8 @@ class Model(Unshared):
         self, messages: str | Sequence[Message], **options: Unpack[GenerationKeywords]
     ) -> GenerationResult:
         """Answers messages through the file's chat template.
+
+        Control tokens in messages are text (:meth:`Tokenizer.encode_messages`).
 
         Args:
             messages: mappings with "role" and "content", or one question as text.
@@ -339,9 +351,8 @@ class Model(Unshared):
         if isinstance(prompt, str):
             return np.array(self._require_tokenizer().encode(prompt), np.int64)
         if isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[0], Mapping):
-            tokenizer = self._require_tokenizer()
-            text = tokenizer.apply_chat_template(prompt)  # type: ignore[arg-type]
-            return np.array(tokenizer.encode(text, add_special=False), np.int64)
+            ids = self._require_tokenizer().encode_messages(prompt)  # type: ignore[arg-type]
+            return np.array(ids, np.int64)
         return arguments.token_ids("prompt", prompt)
 
     def _summary(self) -> dict[str, str]:

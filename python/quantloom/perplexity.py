@@ -46,17 +46,19 @@ def perplexity(
     """Score `text` in windows of `context` tokens; the second half of each window counts.
 
     Every scored token has at least context / 2 tokens before it. A BOS token replaces the first
-    token of each window where the vocabulary has add_bos.
+    token of each window where the vocabulary has add_bos. Names of control tokens in the text are
+    text.
 
     Raises:
         InvalidArgument: a context below 8 or above the model's, a `max_windows` below 1, one that
             is no integer, or a text shorter than one window.
-        NumericsError: a logit is NaN.
+        NumericsError: a logit is NaN or Inf, or the perplexity is above what a float holds.
     """
     context = arguments.integer("context", context, 8, model.context_length)
     if max_windows is not None:
         max_windows = arguments.integer("max_windows", max_windows, 1)
-    tokens = model.tokenize(text)
+    tokenizer = model._require_tokenizer()
+    tokens = tokenizer.encode(text, parse_special=False)
     windows = len(tokens) // context
     if windows < 1:
         raise InvalidArgument(
@@ -66,16 +68,17 @@ def perplexity(
         )
     if max_windows is not None:
         windows = min(windows, max_windows)
-    starts_with_bos = len(model.tokenize("")) > 0
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
     first = context // 2
     losses: list[np.ndarray] = []
     for window in range(windows):
         piece = list(tokens[window * context : (window + 1) * context])
-        if starts_with_bos:
-            piece[0] = tokens[0]
+        if bos is not None:
+            piece[0] = bos
         logits = model.logits(piece)[first - 1 : -1].astype(np.float64)
         peak = logits.max(axis=1, keepdims=True)
-        log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))
+        with np.errstate(invalid="ignore"):  # what is not finite is refused below
+            log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))
         chosen = logits[np.arange(context - first), piece[first:]]
         loss = log_sum - chosen
         if not np.isfinite(loss).all():
@@ -86,6 +89,10 @@ def perplexity(
     every = np.concatenate(losses)
     mean = float(every.mean())
     error = float(every.std(ddof=1)) / math.sqrt(every.size)
-    return PerplexityResult(
-        math.exp(mean), math.exp(mean) * error, int(every.size), windows, context
-    )
+    try:
+        value = math.exp(mean)
+    except OverflowError:
+        raise NumericsError(
+            f"the mean negative log-likelihood is {mean:g}, whose exponential no float holds"
+        ) from None
+    return PerplexityResult(value, value * error, int(every.size), windows, context)

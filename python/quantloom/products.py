@@ -6,7 +6,6 @@ from typing import Any
 
 from quantloom import _quantloom
 from quantloom.errors import InvalidArgument
-from quantloom.file import LazyTensor
 from quantloom.tensor import Tensor, dtype_name
 
 __all__ = ["matmul"]
@@ -71,8 +70,6 @@ def matmul(
 def _tensor(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, LazyTensor):
-        return value.to("cpu")
     try:
         return Tensor(value)
     except InvalidArgument as error:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,8 +174,8 @@ def quantize_file(
         The formats that were used, and notes on tensors that could not have the one meant for them.
 
     Raises:
-        InvalidArgument: an unknown mix, a quantized source, a target that is the source, or
-            `threads` outside its range.
+        InvalidArgument: an unknown mix, a quantized source, a target that is the source or a part
+            of it, or `threads` outside its range.
         GGUFError: the source is not valid GGUF.
         FileError: a file that cannot be read or written, or a target that is no regular file.
         NumericsError: a tensor with NaN, Inf or a value too large; the error names it.
@@ -186,14 +187,16 @@ def quantize_file(
     if recipe is None:
         raise InvalidArgument(f"no mix {mix!r}; there are {', '.join(MIXES)}", subject="mix")
     file = _quantloom.GGUFFile.open(source)
-    try:
-        same = os.path.samefile(source, target)
-    except FileNotFoundError:
-        same = False
-    except OSError as error:
-        raise FileError.of("write", target, error) from error
-    if same:
-        raise InvalidArgument("source and target are the same file", subject="target")
+    for part in _parts(source, file.shard_count):
+        try:
+            same = os.path.samefile(part, target)
+        except FileNotFoundError:
+            same = False
+        except OSError as error:
+            raise FileError.of("write", target, error) from error
+        if same:
+            what = "the same file" if part == source else f"files of one model: {part.name}"
+            raise InvalidArgument(f"source and target are {what}", subject="target")
     summary = QuantizationSummary(recipe.name)
     plan = _plan(file, recipe, summary, allow_requantize)
 
@@ -219,6 +222,15 @@ def quantize_file(
     return summary
 
 
+def _parts(source: Path, count: int) -> list[Path]:
+    """All files of a source of `count` shards, of which it is one."""
+    if count == 1:
+        return [source]
+    prefix = source.name.rsplit("-", 3)[0]
+    names = (f"{prefix}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
+    return [source.with_name(name) for name in names]
+
+
 def _plan(
     file: Any, recipe: Mix, summary: QuantizationSummary, allow_requantize: bool
 ) -> list[_Weights]:
@@ -227,7 +239,9 @@ def _plan(
     def integer(name: str) -> int:
         index = metadata.get(f"{architecture}.{name}")
         value = file.value(index) if index is not None else 0
-        return int(np.max(value)) if isinstance(value, (int, np.ndarray)) else 0
+        if isinstance(value, np.ndarray):
+            return int(value.max()) if value.size > 0 and value.dtype.kind in "iu" else 0
+        return int(value) if isinstance(value, int) else 0
 
     index = metadata.get("general.architecture")
     architecture = str(file.value(index)) if index is not None else ""

@@ -102,7 +102,7 @@ class Session(Unshared):
         self._core.reset()
 
     def close(self) -> None:
-        """Frees the cache. A generation that runs in another thread is cancelled first."""
+        """Frees the cache. What another thread runs ends first; its `logits()` raises Closed."""
         self._core.close()
 
     def __enter__(self: _Session) -> _Session:
@@ -117,9 +117,7 @@ class Session(Unshared):
         self.close()
 
     def _open(self, prompt: Prompt, options: Mapping[str, Any], *, owned: bool) -> Stream:
-        tokenizer = self.model.tokenizer
-        end_tokens = tokenizer.stop_ids if tokenizer is not None else frozenset()
-        request = Request.of(options, end_tokens)
+        request = Request.of(options, self.model.tokenizer)
         tokens = self.model._prompt_tokens(prompt)
         return Stream(self, tokens, request, owned=owned)
 

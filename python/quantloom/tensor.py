@@ -18,6 +18,7 @@ from quantloom.unshared import Unshared
 __all__ = ["Tensor"]
 
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "f32": "float32"}
+_MOST_DIMENSIONS = 64  # of a NumPy array; it would take a buffer of more for one object
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
 
 
@@ -26,16 +27,22 @@ def dtype_name(dtype: Any) -> str:
     if isinstance(dtype, str):
         return _NAMES.get(dtype) or arguments.text("dtype", dtype)
     try:
-        return str(np.dtype(dtype).name)
+        known = None if dtype is None else np.dtype(dtype)
     except TypeError:
-        raise InvalidArgument(f"{dtype!r} is not a dtype", subject="dtype") from None
+        known = None
+    if known is None or not known.isnative:
+        raise InvalidArgument(
+            f"{dtype!r} is not a dtype in the machine's byte order", subject="dtype"
+        )
+    return str(known.name)
 
 
 class Tensor(Unshared):
     """An array on one device.
 
-    `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX) or a nested
-    list; arrays are not copied. Make blocks with `Tensor.from_blocks`.
+    `Tensor(array)` takes a NumPy array, anything with `__dlpack__` (PyTorch, CuPy, JAX), a file's
+    tensor in its blocks, or a nested list; arrays and blocks are not copied. Make blocks with
+    `Tensor.from_blocks`.
 
     A tensor on a GPU is handed on without a copy through `__dlpack__` and
     `__cuda_array_interface__`; both keep the order of work between the two sides' streams.
@@ -61,7 +68,13 @@ class Tensor(Unshared):
         elif hasattr(data, "__dlpack__"):
             source = Tensor.from_dlpack(data)
         else:
-            source = Tensor.from_numpy(arguments.array("data", data))
+            from quantloom.file import LazyTensor  # which stands on this module
+
+            source = (
+                data.to("cpu")  # NumPy would decode it
+                if isinstance(data, LazyTensor)
+                else Tensor.from_numpy(arguments.array("data", data))
+            )
         if device is not None:
             source = source.to(device)
         self._packed = source._packed
@@ -116,11 +129,13 @@ class Tensor(Unshared):
         """A view of `array` in its own memory, with its strides.
 
         Args:
-            array: of booleans, integers or floats in the machine's byte order.
+            array: of booleans, integers or floats in the machine's byte order, each at an address
+                that is a multiple of its size.
             dtype: another reading of the same bytes: "bfloat16" for an array of uint16.
 
         Raises:
-            InvalidArgument: no array, one of another type, or one whose mask hides something.
+            InvalidArgument: no array, one of another type or alignment, or one whose mask hides
+                something.
         """
         if not isinstance(array, np.ndarray):
             raise InvalidArgument(
@@ -128,7 +143,9 @@ class Tensor(Unshared):
                 subject="array",
             )
         arguments.refuse_masked("array", array)
-        name = dtype_name(array.dtype if dtype is None else dtype)
+        if array.dtype.kind in "mM":
+            raise InvalidArgument(f"no tensor has the type {array.dtype}", subject="dtype")
+        name = array.dtype.name if dtype is None else dtype_name(dtype)
         if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
             return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
         if name != array.dtype.name or not array.dtype.isnative:
@@ -161,14 +178,15 @@ class Tensor(Unshared):
         """Quantized weights from their blocks as a GGUF file holds them, rows in order.
 
         Args:
-            blocks: bytes, a buffer, or a uint8 Tensor (on a GPU too). On the CPU it is not copied.
+            blocks: bytes, a buffer, or a uint8 Tensor (on a GPU too), contiguous and at an even
+                address (F32 at a multiple of four). On the CPU it is not copied.
             format: such as "Q4_K".
             shape: in weights, the last dimension whole blocks.
             device: where the tensor is to lie.
 
         Raises:
             InvalidArgument: the shape is not whole blocks or takes another number of bytes, or
-                `blocks` are no bytes.
+                `blocks` are no bytes or not contiguous or aligned.
         """
         kind = tensor_type(format)
         dimensions = arguments.extents("shape", shape)
@@ -402,8 +420,14 @@ class Tensor(Unshared):
     def numpy(self) -> npt.NDArray[Any]:
         """A NumPy array: of a CPU tensor a view, of a GPU tensor a copy.
 
-        bfloat16, which NumPy has not, comes as float32; blocks come as their bytes (uint8).
+        bfloat16, which NumPy has not, comes as a copy in float32; blocks come as their bytes
+        (uint8).
+
+        Raises:
+            Unsupported: more dimensions than the 64 that NumPy has.
         """
+        if self.ndim > _MOST_DIMENSIONS:
+            raise Unsupported(f"NumPy has no array of {self.ndim} dimensions")
         native = self._native.to("cpu")
         if native.is_blocks:
             native = native.as_bytes()
@@ -420,7 +444,8 @@ class Tensor(Unshared):
         if self.device != "cpu" or self.is_quantized:
             raise Unsupported(f"{self!r} is not a NumPy array; call .numpy() or .dequantize()")
         array = self.numpy()
-        if copy is False and dtype is not None and array.dtype != np.dtype(dtype):
+        wanted = array.dtype if dtype is None else np.dtype(dtype)
+        if copy is False and (self.dtype == "bfloat16" or array.dtype != wanted):
             raise ValueError("a copy is needed to change the type")
         return np.array(array, dtype=dtype, copy=True) if copy else np.asarray(array, dtype=dtype)
 

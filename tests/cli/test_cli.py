@@ -183,6 +183,30 @@ def test_perplexity(tmp_path: Path) -> None:
         assert f"InvalidArgument: max_windows is {windows}, outside 1" in none.stderr
 
 
+def expected_perplexity(model: quantloom.Model, windows: list[list[int]]) -> float:
+    losses = []
+    for tokens in windows:
+        logits = model.logits(tokens).astype(np.float64)
+        log_sum = np.log(np.exp(logits).sum(axis=1))
+        for place in range(len(tokens) // 2, len(tokens)):
+            losses.append(log_sum[place - 1] - logits[place - 1, tokens[place]])
+    return float(np.exp(np.mean(losses)))
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_perplexity_of_a_text_that_names_control_tokens(add_bos: bool) -> None:
+    text = "Once upon a time<|end|> there was a girl. " * 10
+    with quantloom.load(device="cpu", verbose=False) as model:
+        assert model.tokenizer is not None
+        model.tokenizer.add_bos, model.tokenizer.add_eos = add_bos, not add_bos
+        tokens = model.tokenizer.encode(text, parse_special=False)
+        windows = [tokens[start : start + 32] for start in range(0, len(tokens) - 31, 32)]
+        if add_bos:
+            windows = [[tokens[0], *window[1:]] for window in windows]
+        found = perplexity(model, text, context=32).perplexity
+        assert found == pytest.approx(expected_perplexity(model, windows), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -209,6 +233,8 @@ def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
         (["generate", "x", "--device", "cuda:99"], ["DeviceError"]),
         (["generate", "x", "-n", "-3"], ["InvalidArgument", "max_new_tokens"]),
         (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
+        (["generate", "x", "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),
+        (["perplexity", __file__, "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),
         (["generate", "x", "--precision", "wrong"], ["InvalidArgument", "precision"]),
         (["inspect", "nowhere.gguf"], ["FileError"]),
         (["inspect", ""], ["FileError", "the name ''"]),

@@ -106,6 +106,19 @@ TEST(a_shared_block_waits_for_the_whole_device) {
   CHECK(device.synchronizations == 1);
 }
 
+TEST(a_shared_block_is_the_last_choice) {
+  CountedDevice device(16 * mebibyte);
+  Pool pool(device);
+  void* shared = pool.allocate(3000, first_stream, "x");
+  void* own = pool.allocate(3000, first_stream, "x");
+  pool.mark_shared(shared);
+  pool.release(shared);
+  pool.release(own);
+  CHECK(pool.allocate(3000, second_stream, "x") == own);
+  CHECK(device.waits == 1);
+  CHECK(device.synchronizations == 0);
+}
+
 TEST(a_block_that_outlives_its_stream_records_nothing_on_it) {
   CountedDevice device(16 * mebibyte);
   Pool pool(device);

@@ -196,6 +196,9 @@ TEST(the_cursor_never_passes_the_end) {
 
 TEST(text_in_messages_is_short_and_printable) {
   CHECK(in_quotes("a\nb\x1b") == "'a\\x0ab\\x1b'");
+  CHECK(in_quotes("\u009B2J") == "'\\xc2\\x9b2J'");  // the other way to write ESC [
+  CHECK(in_quotes("a\u202Eb\u2066") == "'a\\xe2\\x80\\xaeb\\xe2\\x81\\xa6'");
+  CHECK(in_quotes("\u00A0\u20AC\xE2\xC2") == "'\u00A0\u20AC\xE2\xC2'");
   CHECK(shortened(std::string(500, 'x')).size() == 99);
   const std::string wide = shortened(std::string(200, '\xB2'));
   CHECK(wide.size() <= 99);

@@ -101,6 +101,9 @@ def test_a_tensor_of_a_file() -> None:
         tensor = lazy.to("cpu")
         assert (tensor.format, tensor.shape) == (lazy.format, lazy.shape)
         np.testing.assert_array_equal(tensor.as_bytes().numpy().reshape(-1), lazy.bytes)
+        same = Tensor(lazy)
+        assert (same.format, same.shape, same.is_read_only) == (lazy.format, lazy.shape, True)
+        assert np.shares_memory(same.numpy(), lazy.bytes)
 
 
 def test_what_is_refused() -> None:

@@ -130,6 +130,15 @@ def test_rows_slices_and_reshape() -> None:
         (lambda t: Tensor([[1], [2, 3]]), "data is no array"),
         (lambda t: Tensor(np.ma.masked_array([1.0, 2.0], [0, 1])), "hides values"),
         (lambda t: Tensor.empty(3, "complex64"), "is not one of float32"),
+        (lambda t: Tensor.empty(3, None), "None is not a dtype"),
+        (lambda t: Tensor.empty(3, np.dtype(">f4")), "not a dtype in the machine's byte order"),
+        (lambda t: Tensor(np.zeros(3, "M8[s]")), r"no tensor has the type datetime64\[s\]"),
+        (lambda t: Tensor(np.zeros(3, "m8[s]")), r"no tensor has the type timedelta64\[s\]"),
+        (lambda t: Tensor(np.zeros(3, np.longdouble)), "is not one of float32"),
+        (lambda t: Tensor(np.zeros(9, np.uint8)[1:].view(np.float32)), "not aligned"),
+        (lambda t: Tensor.from_blocks(bytes(19)[1:], "Q4_0", 32, "cpu").reshape(-1, 16), "cut"),
+        (lambda t: Tensor.from_blocks(memoryview(bytes(19))[1:], "Q4_0", 32), "even address"),
+        (lambda t: Tensor.from_blocks(memoryview(bytes(36))[::2], "Q4_0", 32), "contiguous"),
         (lambda t: Tensor.from_numpy(np.zeros(3, ">f4")), "cannot be viewed"),
         (lambda t: t.dequantize(out=Tensor.empty((5, 4), "float16")), "out is float16"),
         (lambda t: t.dequantize(out=t), "shares memory"),
@@ -139,6 +148,14 @@ def test_what_cannot_be_is_refused(action: object, message: str) -> None:
     tensor = Tensor(np.zeros((5, 4), np.float32))
     with pytest.raises(InvalidArgument, match=message):
         action(tensor)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("shape", "strides"), [((3,), (2**62,)), ((5, 2), (2**62, 4))])
+def test_strides_past_any_memory(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Their sum wraps: the message told of 9,223,372,036,854,775,812 bytes, or of 8."""
+    array = np.lib.stride_tricks.as_strided(np.zeros(64, np.float32), shape, strides)
+    with pytest.raises(InvalidArgument, match="an array that is larger than any memory"):
+        Tensor(array)
 
 
 def test_rows_one_after_another() -> None:
@@ -322,6 +339,24 @@ def test_parts_of_blocks_are_refused(name: str) -> None:
         tensor.reshape(-1, kind.elements // 2)
     with pytest.raises(BufferError, match="no type for blocks"):
         tensor.__dlpack__()
+
+
+def test_numpy_is_told_where_there_is_no_view() -> None:
+    halves = Tensor.from_numpy(np.array([0x3F80], np.uint16), dtype="bfloat16")
+    for tensor, dtype in ((halves, None), (halves, np.float32), (Tensor(np.ones(1)), np.float32)):
+        with pytest.raises(ValueError, match="a copy is needed"):
+            tensor.__array__(dtype, copy=False)
+    array = np.ones(1, np.float32)
+    assert np.shares_memory(Tensor(array).__array__(copy=False), array)
+    assert not np.shares_memory(Tensor(array).__array__(copy=True), array)
+    np.testing.assert_array_equal(np.asarray(halves), [1])
+
+
+def test_more_dimensions_than_numpy_has() -> None:
+    assert Tensor.empty((1,) * 64).numpy().shape == (1,) * 64
+    for call in (Tensor.numpy, np.asarray):
+        with pytest.raises(Unsupported, match="NumPy has no array of 65 dimensions"):
+            call(Tensor.empty((1,) * 65))
 
 
 def test_numpy_functions_take_cpu_tensors_only() -> None:

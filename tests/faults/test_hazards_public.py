@@ -49,13 +49,13 @@ def test_what_open_refuses_load_refuses_the_same_way(
 ) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(case.data)
-    started = time.perf_counter()
+    started = time.process_time()
     errors = []
     for call in (quantloom.open, lambda path: load(path, device)):
         with pytest.raises(GGUFError) as caught:
             call(path)
         errors.append(caught.value)
-    assert time.perf_counter() - started < 4
+    assert time.process_time() - started < 4
     opened, loaded = errors
     assert case.message in str(loaded)
     assert str(opened) == str(loaded)

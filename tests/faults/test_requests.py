@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_model import chat_model
+from chat_model import REMOVED, chat_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quantloom
 import quantloom.cuda
-from quantloom import InvalidArgument, NumericsError, QuantloomError
+from quantloom import InvalidArgument, NumericsError, QuantloomError, TokenizerError
 from synthetic_model import VOCABULARY, Synthetic
 
 
@@ -245,6 +245,16 @@ def test_what_a_progress_callback_raises(plain: quantloom.Model) -> None:
         with pytest.raises(TypeError):
             quantloom.load(plain.path, device="cpu", progress=wrong)  # type: ignore[arg-type]
     assert len(plain.generate([1], max_new_tokens=2).tokens) == 2
+
+
+def test_a_file_that_names_no_pre_tokenizer(tmp_path: Path, plain: quantloom.Model) -> None:
+    path = chat_model(tmp_path, changes={"tokenizer.ggml.pre": REMOVED})
+    with pytest.raises(TokenizerError, match="pass pre=NAME"):
+        quantloom.load(path, device="cpu")
+    with quantloom.load(path, device="cpu", pre="gpt-2") as model:
+        assert model.detokenize(model.tokenize("hello")) == "hello"
+    with pytest.raises(InvalidArgument, match="pre is 'gpt-2', but the file has no tokenizer"):
+        quantloom.load(plain.path, device="cpu", pre="gpt-2")
 
 
 ODD_OPTIONS: list[dict[str, Any]] = [

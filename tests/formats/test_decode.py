@@ -102,6 +102,32 @@ def test_rows_keep_their_shape(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_blocks(name: str) -> None:
+    for shape in ((0,), (0, FORMATS[name].bytes), (3, 0)):
+        blocks = np.zeros(shape, np.uint8)
+        expected = (*shape[:-1], shape[-1] // FORMATS[name].bytes * FORMATS[name].elements)
+        for decode in (dequantize, reference.dequantize):
+            assert decode(blocks, name).shape == expected
+            assert decode(blocks, name).dtype == np.float32
+    assert dequantize(b"", name).shape == reference.dequantize(b"", name).shape == (0,)
+
+
+def test_what_is_no_bytes_or_no_format() -> None:
+    for decode in (dequantize, reference.dequantize):
+        assert decode(bytes(18), "q4_0").shape == (32,)
+        for blocks in ([1] * 18, "x" * 18, np.zeros(18, np.int8), memoryview(bytes(36))[::2], None):
+            with pytest.raises(InvalidArgument) as caught:
+                decode(blocks, "Q4_0")  # type: ignore[arg-type]
+            assert caught.value.subject == "blocks"
+        with pytest.raises(InvalidArgument, match="hides values"):
+            decode(np.ma.masked_array(np.zeros(18, np.uint8), [1] + [0] * 17), "Q4_0")
+        for format in (["Q4_0"], None, 2.5):
+            with pytest.raises(InvalidArgument) as caught:
+                decode(bytes(18), format)  # type: ignore[arg-type]
+            assert caught.value.subject == "format"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_blocks_at_odd_addresses(name: str) -> None:
     blocks = random_blocks(name, 40)
     shifted = np.empty(blocks.size + 1, np.uint8)[1:]
@@ -145,9 +171,14 @@ def test_type_table() -> None:
                 GGML_QUANT_SIZES[kind],
             )
     assert tensor_type("q4_k") is FORMATS["Q4_K"]
-    for missing in (43, -1, 2**32, "Q9_K"):
+    assert tensor_type(np.int64(12)) is FORMATS["Q4_K"]  # type: ignore[arg-type]
+    for missing in (43, -1, 2**32, "Q9_K", 12.0, True, None, [12]):
         with pytest.raises(InvalidArgument, match="no GGUF tensor type"):
-            tensor_type(missing)
+            tensor_type(missing)  # type: ignore[arg-type]
+    assert FORMATS["Q4_0"].row_bytes(64) == 36
+    for elements in (-32, 33, 32.0):
+        with pytest.raises(InvalidArgument):
+            FORMATS["Q4_0"].row_bytes(elements)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16"])

@@ -31,6 +31,10 @@ VALUES: list[tuple[str, object, str | None, str]] = [
     ("u64", 2**64 - 1, "uint64", "UINT64"),
     ("i64", -(2**63), "int64", "INT64"),
     ("big", 2**40, None, "INT64"),
+    ("zero", 0, None, "UINT32"),
+    ("above", 2**32, None, "INT64"),
+    ("lowest", -(2**31), None, "INT32"),
+    ("below", -(2**31) - 1, None, "INT64"),
     ("f64", 1e300, "float64", "FLOAT64"),
 ]
 
@@ -68,6 +72,17 @@ def test_every_value_type(tmp_path: Path) -> None:
         ([0.25, 0.5], "FLOAT32"),
         (["a", "", "ö"], "STRING"),
         ([True, True, False], "BOOL"),
+        ([1, 2**33], "INT64"),
+        ([-1, 2**32 - 1], "INT64"),
+        ([np.int64(-1), 2**31 - 1], "INT32"),
+        ([-(2**31), 0], "INT32"),
+        ([-(2**31) - 1, 0], "INT64"),
+        ([-1, 2**31], "INT64"),
+        (np.array([1, 2], ">u4"), "UINT32"),
+        (np.array([0.5, -2.0], ">f8"), "FLOAT64"),
+        (np.array(["a", "ö"]), "STRING"),
+        (np.array(["a", "ö"], object), "STRING"),
+        (np.array([-1, 7], object), "INT32"),
     ],
 )
 def test_arrays(tmp_path: Path, value: object, name: str) -> None:
@@ -324,6 +339,50 @@ def test_bad_tensors() -> None:
             writer.add_tensor(name, data, shape=shape, format=format)
     with pytest.raises(InvalidArgument, match="alignment 24 is not a power of two"):
         GGUFWriter(alignment=24)
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [
+        (np.array([1, 2], ">f4"), "F32"),
+        (np.array([1, 2], np.float16), "BF16"),
+        (np.array([1, 2], np.float32), "I32"),
+        (np.array([1], np.float64), "F32"),
+        (np.array([1, 2], np.uint32), "F32"),
+        (np.zeros(9, np.int16), "Q4_0"),
+        (np.zeros(18, np.int8), "Q4_0"),
+        (np.array([1, 2], object), "I64"),
+        (memoryview(np.zeros(36, np.uint8))[::2], "Q4_0"),
+    ],
+)
+def test_numbers_are_not_taken_for_bytes(tmp_path: Path, data: object, format: str) -> None:
+    shape = (32,) if format == "Q4_0" else (np.asarray(data).nbytes // 4,)
+    shape = (2,) if format in ("BF16", "I64") else shape
+    writer = GGUFWriter()
+    with pytest.raises(InvalidArgument, match="a: "):
+        writer.add_tensor("a", data, shape=shape, format=format)  # type: ignore[arg-type]
+    writer.add_tensor_chunks("a", shape, format, lambda: [data])  # type: ignore[list-item]
+    with pytest.raises(InvalidArgument, match="a: "):
+        writer.write(tmp_path / "a.gguf")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("format", ["F32", "F16", "F64", "I8", "I16", "I32", "I64"])
+def test_plain_numbers_in_their_own_type(tmp_path: Path, format: str) -> None:
+    dtype = {"F": "float", "I": "int"}[format[0]] + format[1:]
+    values = np.array([[1, 2, 3], [-4, 5, 6]], dtype).T
+    writer = GGUFWriter()
+    writer.add_tensor("a", values, shape=(3, 2), format=format)
+    writer.add_tensor("b", values.tobytes(), shape=(3, 2), format=format)  # type: ignore[arg-type]
+    writer.add_tensor("c", (values[::-1].astype(np.float32)))
+    bits = np.array([0x3F80, 0xC000], np.uint16)
+    writer.add_tensor("d", bits, shape=(2,), format="BF16")
+    writer.write(tmp_path / "a.gguf")
+    with quantloom.open(tmp_path / "a.gguf") as file:
+        for name in ("a", "b"):
+            np.testing.assert_array_equal(file.tensors[name].dequantize(np.float64), values)
+        np.testing.assert_array_equal(file.tensors["c"].dequantize(), values[::-1])
+        np.testing.assert_array_equal(file.tensors["d"].dequantize(), [1, -2])
 
 
 def test_data_of_another_kind() -> None:

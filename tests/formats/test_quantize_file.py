@@ -262,6 +262,48 @@ def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
         quantize_file(tmp_path / "a.gguf", tmp_path / "b.gguf")
 
 
+@pytest.mark.parametrize("source", [0, 1])
+def test_no_part_of_a_split_source_is_the_target(tmp_path: Path, source: int) -> None:
+    names = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"]
+    for number, name in enumerate(names):
+        writer = GGUFWriter()
+        writer.add("split.no", number, "uint16")
+        writer.add("split.count", 2, "uint16")
+        writer.add("split.tensors.count", 2, "int32")
+        writer.add_tensor(f"blk.{number}.ffn_up.weight", weights(4, 256))
+        writer.write(tmp_path / name)
+    before = [(tmp_path / name).read_bytes() for name in names]
+    (tmp_path / "link.gguf").symlink_to(names[1 - source])
+    for target in (names[1 - source], "link.gguf"):
+        with pytest.raises(InvalidArgument, match="source and target are files of one model: a-0"):
+            quantize_file(tmp_path / names[source], tmp_path / target)
+    with pytest.raises(InvalidArgument, match="the same file"):
+        quantize_file(tmp_path / names[source], tmp_path / names[source])
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    quantize_file(tmp_path / names[source], tmp_path / "a-00001-of-00003.gguf")
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        np.zeros(0, np.uint32),
+        np.array([np.nan], np.float32),
+        np.array([np.inf]),
+        1.5,
+        "many",
+        ["many", b"\xff"],
+    ],
+)
+def test_a_number_of_heads_that_is_none(tmp_path: Path, heads: object) -> None:
+    """The rules ask for it in some models; one that is no number is as none."""
+    writer = GGUFWriter()
+    writer.add("general.architecture", "llama")
+    writer.add("llama.attention.head_count_kv", heads)
+    writer.add_tensor("blk.0.attn_v.weight", weights(4, 256))
+    writer.write(tmp_path / "a.gguf")
+    assert quantize_file(tmp_path / "a.gguf", tmp_path / "b.gguf").formats == {"Q6_K": 1}
+
+
 def test_an_absent_source_beside_a_target_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "b.gguf").write_bytes(b"old")
     with pytest.raises(FileError, match="none"):

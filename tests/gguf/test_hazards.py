@@ -21,10 +21,10 @@ def test_typed_error(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(case.data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(GGUFError) as raised:
         quantloom.open(path)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
     error = raised.value
     assert str(error).startswith("hostile.gguf: ")
@@ -81,10 +81,10 @@ def test_many_duplicates_stay_fast(tmp_path: Path) -> None:
     path = tmp_path / "many.gguf"
     builder = Builder(records=[*keys, keys[100_000]])
     path.write_bytes(builder.build())
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(GGUFError, match=r"'key\.100000' occurs again"):
         quantloom.open(path)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_long_names_are_cut_in_messages(tmp_path: Path) -> None:

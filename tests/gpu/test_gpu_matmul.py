@@ -46,9 +46,13 @@ def test_against_float64(format: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["Q4_0", "Q8_0", "Q4_K", "Q2_K", "Q6_K", "IQ2_XS"])
-@pytest.mark.parametrize(("rows", "columns"), [(290, 256), (290, 1280), (290, 4096), (100, 8448)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(290, 256), (290, 1280), (290, 4096), (100, 8448), (33, 32768)]
+)
 def test_few_tokens_and_many_strips(format: str, rows: int, columns: int) -> None:
-    """Several strips for every warp, and columns in one to three slices with a short last one."""
+    """Several strips for every warp; columns in one to eight slices with a short last one, and so
+    many that GPUs with less shared memory have no room for all of x.
+    """
     w, weights = matrix(format, rows, columns)
     w = w.to("cuda")
     x = activations(8, columns)
@@ -131,6 +135,14 @@ def test_float_weights(dtype: str, columns: int) -> None:
         assert error(found, x, weights) <= bound, tokens
     with pytest.raises(InvalidArgument, match="multiplied in fours"):
         matmul(Tensor.empty((1, 5), device="cuda"), Tensor.empty((3, 5), device="cuda"))
+
+
+def test_float_weights_and_more_tokens_than_a_grid_has_room_for() -> None:
+    tokens = 8 * 65535 + 1
+    x = (np.arange(4 * tokens) % 7).astype(np.float32).reshape(tokens, 4)
+    weights = np.array([[1, 2, 3, 4]], np.float32)
+    found = matmul(Tensor(x, device="cuda"), Tensor(weights, device="cuda"))
+    np.testing.assert_array_equal(found.numpy(), x @ weights.T)
 
 
 @pytest.mark.parametrize("format", QUANTIZED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builder import Builder
 
 import quantloom
 from quantloom import GGUFError, InvalidArgument, ModelError, QuantloomError
@@ -214,6 +215,41 @@ def test_key_out_of_range_or_of_another_type(key: str, value: Any, tmp_path: Pat
     with pytest.raises(ModelError, match=f"llama.{key}") as caught:
         quantloom.load(path, device="cpu")
     assert caught.value.subject == f"llama.{key}"
+
+
+def test_names_in_messages_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    name = "\x1b[2J\x9b31m\u202e"
+    path = Synthetic(tensors={name: np.zeros(8, np.float32)}).write(tmp_path)
+    with pytest.raises(ModelError, match="is not part of a llama model") as caught:
+        quantloom.load(path, device="cpu")
+    for text in (str(caught.value), str(caught.value.subject)):
+        assert not set(name) & set(text) - set("[2J31m")
+
+
+@pytest.mark.parametrize(("format", "alignment"), [("F32", 4), ("F16", 2), ("Q8_0", 2)])
+def test_matrices_across_their_numbers(format: str, alignment: int, tmp_path: Path) -> None:
+    """Files whose general.alignment is 1, with as many bytes before the data as it takes."""
+    recipe = Synthetic(format=format)
+    for shift in range(4):
+        path = tmp_path / f"{shift}.gguf"
+        with quantloom.open(recipe.write(tmp_path)) as file:
+            builder = Builder(alignment=1).key("general.name", "string", "x" * shift)
+            for key, value in file.metadata.items():
+                kind = file.metadata.type(key)
+                if key != "general.alignment":
+                    builder.key(key, kind, value)
+            for tensor in file.tensors.values():
+                data = tensor.bytes.tobytes()
+                builder.tensor(tensor.name, tensor.format, tensor.shape[::-1], data)
+        path.write_bytes(builder.build())
+        start = len(builder.header())
+        if start % alignment == 0:
+            with quantloom.load(path, device="cpu") as model:
+                assert len(model.generate([1, 2], max_new_tokens=2).tokens) == 2
+            continue
+        with pytest.raises(ModelError, match=rf"must be a multiple of {alignment}") as caught:
+            quantloom.load(path, device="cpu")
+        assert caught.value.offset == start and caught.value.limit == alignment
 
 
 def test_check_weights_can_be_left_out(tmp_path: Path) -> None:

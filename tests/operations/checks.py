@@ -38,6 +38,11 @@ def error(out: Array, wanted: Array) -> float:
     return float(np.square(out - wanted).sum() / max(np.square(wanted).sum(), 1e-300))
 
 
+def apart(out: Array, wanted: Array) -> float:
+    """The larger error of the tokens with an outlier and those without, which are far smaller."""
+    return max(error(out[i::2], wanted[i::2]) for i in (0, 1) if len(wanted) > i)
+
+
 def matrix(
     random: np.random.Generator,
     rows: int,
@@ -108,27 +113,27 @@ def check_projections(device: str, precision: str, format: str, tokens: int) -> 
     random = np.random.default_rng(tokens)
     columns = 512
     x = random.normal(0, 1, (tokens, columns)).astype(np.float32)
-    x[:, 5] *= 300  # an outlier column, as real models have
+    x[::2, 5] *= 300  # an outlier column, as real models have; beside it all others are little
     weight = random.normal(1, 0.2, columns).astype(np.float32)
     normed = rms(x, weight, 1e-6)
     run = runner(device, precision)
     made = [matrix(random, rows, columns, format, bias=True) for rows in (96, 33, 33)]
     outs = run.norm_project(x, weight, 1e-6, [m[0] for m in made])
     for out, (_, decoded, bias) in zip(outs, made, strict=True):
-        assert error(out, normed @ decoded.T + bias) <= bound
+        assert apart(out, normed @ decoded.T + bias) <= bound
 
     down, decoded, bias = matrix(random, 77, columns, format, bias=True)
     residual = random.normal(0, 1, (tokens, 77)).astype(np.float32)
     out = run.project_add(x, down, residual)
-    assert error(out, x.astype(np.float64) @ decoded.T + bias + residual) <= bound
+    assert apart(out, x.astype(np.float64) @ decoded.T + bias + residual) <= bound
     out = run.project(x, down)
-    assert error(out, x.astype(np.float64) @ decoded.T + bias) <= bound
+    assert apart(out, x.astype(np.float64) @ decoded.T + bias) <= bound
 
     gate, gate_decoded, _ = matrix(random, 160, columns, format)
     up, up_decoded, _ = matrix(random, 160, columns, format)
     out = run.norm_gate_up(x, weight, 1e-6, gate, up, "silu")
     pre = normed @ gate_decoded.T
-    assert error(out, pre / (1 + np.exp(-pre)) * (normed @ up_decoded.T)) <= 4 * bound
+    assert apart(out, pre / (1 + np.exp(-pre)) * (normed @ up_decoded.T)) <= 4 * bound
 
 
 def check_feed_forward(device: str, format: str, tokens: int, length: int) -> None:

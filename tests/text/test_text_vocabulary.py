@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vocabularies import bpe_metadata, spm_metadata
 
-from quantloom.errors import TokenizerError
+from quantloom.errors import InvalidArgument, TokenizerError
 from quantloom.text import Tokenizer
 
 T = "tokenizer.ggml."
@@ -232,6 +232,18 @@ def test_refused(metadata: dict[str, Any], key: str, message: str, limit: int | 
         Tokenizer.from_metadata(metadata)
     assert str(caught.value).startswith(subject)
     assert (caught.value.subject, caught.value.limit) == (subject, limit)
+
+
+@pytest.mark.parametrize("pre", ["klingon", 3, ["gpt-2"]])
+def test_a_pre_tokenizer_that_is_not_there(pre: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^pre is .*; the known ones are .*qwen2") as caught:
+        Tokenizer.from_metadata(bpe_metadata(), pre=pre)
+    assert caught.value.subject == "pre"
+
+
+def test_a_pre_tokenizer_that_nothing_would_use() -> None:
+    with pytest.raises(InvalidArgument, match="tokenizer is 'llama', which has no pre-tokenizer"):
+        Tokenizer.from_metadata(spm_metadata(), pre="gpt-2")
 
 
 def test_a_missing_pre_can_be_named() -> None:

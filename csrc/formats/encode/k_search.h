@@ -48,7 +48,7 @@ struct ScaledBlock {
     ScaledBlock best;
     if (largest == 0.0f) return best;
     for (const float start : starts) {
-      std::uint16_t scale = float_to_half(largest / (static_cast<float>(s_low) * start));
+      std::uint16_t scale = scale_to_half(largest / (static_cast<float>(s_low) * start));
       for (int round = 0; round < rounds; ++round) {
         if ((scale & 0x7fff) > largest_half) break;
         const ScaledBlock now = choose(x, wanted, scale);
@@ -58,7 +58,12 @@ struct ScaledBlock {
         if (scale == now.scale) break;
       }
     }
-    if (std::isinf(best.error)) best.scale = half_infinity;
+    if (std::isinf(best.error)) {
+      best.scale = half_infinity;
+    } else if (is_coarse(best.scale)) {
+      const ScaledBlock larger = choose(x, wanted, static_cast<std::uint16_t>(best.scale + 1));
+      if (larger.error < best.error) best = larger;
+    }
     return best;
   }
 
@@ -111,7 +116,7 @@ struct ScaledBlock {
       ax += s * static_cast<double>(sums.qx);
       aa += s * s * static_cast<double>(sums.qq);
     }
-    return aa > 0.0 ? float_to_half(static_cast<float>(ax / aa)) : scale;
+    return aa > 0.0 ? scale_to_half(static_cast<float>(ax / aa)) : scale;
   }
 };
 
@@ -139,8 +144,8 @@ struct AffineBlock {
     }
     AffineBlock best;
     for (const float start : starts) {
-      std::uint16_t scale = float_to_half(largest_scale / (static_cast<float>(s_high) * start));
-      std::uint16_t minimum_scale = float_to_half(largest_minimum / static_cast<float>(s_high));
+      std::uint16_t scale = scale_to_half(largest_scale / (static_cast<float>(s_high) * start));
+      std::uint16_t minimum_scale = scale_to_half(largest_minimum / static_cast<float>(s_high));
       for (int round = 0; round < rounds; ++round) {
         if (scale > largest_half || minimum_scale > largest_half) break;
         const AffineBlock now = choose(x, wanted, scale, minimum_scale);

@@ -1,8 +1,6 @@
 #include "formats/encode/legacy.h"
 
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "formats/encode/search.h"
 #include "formats/half.h"
@@ -18,8 +16,13 @@ bool finite(std::uint16_t half) { return (half & 0x7c00u) != 0x7c00u; }
 // Rounds the scale to a half and each weight to its nearest multiple of that.
 template <int low, int high>
 bool quantize_scaled(const float* x, float scale, std::uint16_t& stored, std::int8_t q[size]) {
-  stored = float_to_half(scale);
+  stored = scale_to_half(scale);
   if (!finite(stored)) return false;
+  const auto error = [&](std::uint16_t half) {
+    return scale_error<size, low, high>(x, half_to_float(half));
+  };
+  const auto larger = static_cast<std::uint16_t>(stored + 1);
+  if (is_coarse(stored) && error(larger) < error(stored)) stored = larger;
   const float inverse = inverse_or_zero(half_to_float(stored));
   for (int i = 0; i < size; i += 4) {
     const Lanes integers = to_integers<low, high>(load_lanes(x + i) * inverse);
@@ -31,11 +34,16 @@ bool quantize_scaled(const float* x, float scale, std::uint16_t& stored, std::in
 template <int high>
 bool quantize_affine(const float* x, AffineFit fit, std::uint16_t& scale, std::uint16_t& offset,
                      std::int8_t q[size]) {
-  scale = float_to_half(fit.scale);
+  scale = scale_to_half(fit.scale);
   offset = float_to_half(fit.offset);
   if (!finite(scale) || !finite(offset)) return false;
-  const float inverse = inverse_or_zero(half_to_float(scale));
   const float start = half_to_float(offset);
+  const auto error = [&](std::uint16_t half) {
+    return affine_error<size, high>(x, half_to_float(half), start).error;
+  };
+  const auto larger = static_cast<std::uint16_t>(scale + 1);
+  if (is_coarse(scale) && error(larger) < error(scale)) scale = larger;
+  const float inverse = inverse_or_zero(half_to_float(scale));
   for (int i = 0; i < size; i += 4) {
     const Lanes integers = to_integers<0, high>((load_lanes(x + i) - start) * inverse);
     for (int lane = 0; lane < 4; ++lane) q[i + lane] = static_cast<std::int8_t>(integers[lane]);

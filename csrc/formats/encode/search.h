@@ -6,7 +6,10 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+
+#include "formats/half.h"
 
 namespace quantloom::formats {
 
@@ -33,6 +36,18 @@ Lanes to_integers(Lanes value) {
 }
 
 inline float inverse_or_zero(float value) { return value != 0.0f ? 1.0f / value : 0.0f; }
+
+// A scale as a half; the smallest one in place of zero, which would lose all weights where that one
+// has them to half a step.
+inline std::uint16_t scale_to_half(float scale) {
+  const std::uint16_t half = float_to_half(scale);
+  const bool lost = (half & 0x7fffu) == 0 && scale != 0.0f;
+  return static_cast<std::uint16_t>(half | (lost ? 1u : 0u));
+}
+
+// Subnormal halves are coarse: rounded down, a scale may not reach the largest weight, and the next
+// larger one be better.
+inline bool is_coarse(std::uint16_t half) { return (half & 0x7c00u) == 0; }
 
 // Below this a group counts as all zero: no half scale can represent it, and 1 / scale stays
 // finite.

@@ -14,6 +14,7 @@ from quantloom.cli.options import (
     Device,
     Json,
     ModelPath,
+    Pre,
     Precision,
     Threads,
     load_model,
@@ -38,6 +39,7 @@ def bench(
     precision: Precision = "exact",
     cache_type: CacheType = "f16",
     threads: Threads = None,
+    pre: Pre = None,
     json: Json = False,
     picture: Annotated[
         Path | None,
@@ -62,6 +64,7 @@ def bench(
         context_length=None,
         cache_type=cache_type,
         threads=threads,
+        pre=pre,
         quiet=json,
     ) as loaded:
         load_seconds = time.perf_counter() - start

@@ -18,6 +18,7 @@ from quantloom.cli.options import (
     MaxNewTokens,
     MinP,
     ModelPath,
+    Pre,
     Precision,
     RepetitionPenalty,
     Seed,
@@ -75,6 +76,7 @@ def chat(
     context_length: ContextLength = None,
     cache_type: CacheType = "f16",
     threads: Threads = None,
+    pre: Pre = None,
     json: Json = False,
 ) -> None:
     """Talk with a model through its own chat template."""
@@ -98,6 +100,7 @@ def chat(
         context_length=context_length,
         cache_type=cache_type,
         threads=threads,
+        pre=pre,
         quiet=json,
     ) as loaded:
         with loaded.session() as session:

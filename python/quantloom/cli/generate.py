@@ -16,6 +16,7 @@ from quantloom.cli.options import (
     MaxNewTokens,
     MinP,
     ModelPath,
+    Pre,
     Precision,
     RepetitionPenalty,
     Seed,
@@ -49,6 +50,7 @@ def generate(
     context_length: ContextLength = None,
     cache_type: CacheType = "f16",
     threads: Threads = None,
+    pre: Pre = None,
     json: Json = False,
 ) -> None:
     """Generate text from a prompt and stream it to standard output."""
@@ -60,6 +62,7 @@ def generate(
         context_length=context_length,
         cache_type=cache_type,
         threads=threads,
+        pre=pre,
         quiet=json,
     ) as loaded:
         with loaded.stream(

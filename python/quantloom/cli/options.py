@@ -40,6 +40,10 @@ ContextLength = Annotated[
     int | None, typer.Option(help="Tokens the cache holds; default: the model's own, capped.")
 ]
 CacheType = Annotated[str, typer.Option(help="Type of the KV cache: f16, f32 or q8_0.")]
+Pre = Annotated[
+    str | None,
+    typer.Option(help="Pre-tokenizer, where the file's tokenizer.ggml.pre is missing or wrong."),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
@@ -110,6 +114,7 @@ def load_model(
     context_length: int | None = None,
     cache_type: str = "f16",
     threads: int | None = None,
+    pre: str | None = None,
     quiet: bool = False,
 ) -> Model:
     """`quantloom.load` with a progress bar on stderr."""
@@ -124,6 +129,7 @@ def load_model(
             context_length=context_length,
             cache_type=cache_type,
             threads=threads,
+            pre=pre,
             progress=update,
             verbose=not quiet,
         )

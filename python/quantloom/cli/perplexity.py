@@ -12,6 +12,7 @@ from quantloom.cli.options import (
     Device,
     Json,
     ModelPath,
+    Pre,
     Precision,
     Threads,
     load_model,
@@ -30,6 +31,7 @@ def perplexity(
     device: Device = "auto",
     precision: Precision = "exact",
     threads: Threads = None,
+    pre: Pre = None,
     json: Json = False,
 ) -> None:
     """Print the perplexity of a model on a text file."""
@@ -42,7 +44,7 @@ def perplexity(
     except UnicodeDecodeError as error:
         raise FileError(f"cannot read {text}: {error}", subject=str(text)) from error
     with load_model(
-        model, device=device, precision=precision, threads=threads, quiet=json
+        model, device=device, precision=precision, threads=threads, pre=pre, quiet=json
     ) as loaded:
         with progress_bar("perplexity", quiet=json) as update:
             result = measure(loaded, content, context=context, max_windows=windows, progress=update)

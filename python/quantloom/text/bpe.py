@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from quantloom.errors import TokenizerError
+from quantloom.errors import InvalidArgument, TokenizerError
 from quantloom.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from quantloom.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 
@@ -43,6 +43,23 @@ def find_pre_tokenizer(name: str | None) -> PreTokenizer:
     if name not in PRE_TOKENIZERS:
         raise TokenizerError(f"{key} is {name!r}; the known ones are {known}", subject=key)
     return PRE_TOKENIZERS[name]
+
+
+def checked_name(pre: Any, model: str) -> str:
+    """The name of a pre-tokenizer that a caller asks for.
+
+    Raises:
+        InvalidArgument: it is not in the table, or the vocabulary's model uses none.
+    """
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
+        known = ", ".join(sorted(PRE_TOKENIZERS))
+        raise InvalidArgument(f"pre is {pre!r}; the known ones are {known}", subject="pre")
+    if model != "gpt2":
+        raise InvalidArgument(
+            f"pre is {pre!r}, but the file's tokenizer is {model!r}, which has no pre-tokenizer",
+            subject="pre",
+        )
+    return pre
 
 
 class ByteLevelMerges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from quantloom.errors import InvalidArgument, TemplateError
+from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text.budget import OUTPUT_CHARACTERS, SECONDS, Budget
 
 if TYPE_CHECKING:
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 TEMPLATE_CHARACTERS = 64 << 10
 _DEPTH = 64
 _KEY = "tokenizer.chat_template"
+# Arguments of Hugging Face's apply_chat_template that a template would take no notice of.
+_OF_OTHERS = dict.fromkeys(
+    ("tokenize", "return_dict", "return_tensors", "return_assistant_tokens_mask"),
+    "the result is text; Tokenizer.encode_messages gives tokens",
+) | {
+    "continue_final_message": "render without a generation prompt and cut the text instead",
+    "chat_template": "template=NAME chooses one of the file's, quantloom.text.ChatTemplate "
+    "renders any source",
+}
 
 
 class ChatTemplate:
@@ -59,6 +68,7 @@ class ChatTemplate:
         self._environment = CappedEnvironment()
         with self._environment.spending(Budget(seconds=seconds, output=output)):
             self._template = self._compile()
+        self._takes_parts = self._reads_parts_alone()
 
     def render(
         self,
@@ -71,24 +81,34 @@ class ChatTemplate:
 
         Args:
             messages: mappings with "role" (a string) and "content" (a string, None, or a list of
-                text parts, which are joined); other keys reach the template as they are.
+                text parts, which are joined); a template that reads parts alone gets the text as
+                one part. Other keys reach the template as they are.
             add_generation_prompt: end with the words that open the assistant's answer.
             tools: JSON descriptions of functions that the model may call.
             variables: further variables: JSON values.
 
         Raises:
-            InvalidArgument: the messages are not of that form; `subject` says which part.
+            InvalidArgument: the messages are not of that form, or a variable is an argument by
+                which other libraries ask for something else than text; `subject` says which.
             TemplateError: the template fails, refuses the messages, or passes a cap.
         """
+        checked = check_messages(messages)
+        if self._takes_parts:
+            checked = [_in_parts(message) for message in checked]
         values: dict[str, Any] = {
             **self._variables,
-            "messages": check_messages(messages),
-            "tools": None if tools is None else _plain(tools, "tools"),
+            "messages": checked,
+            "tools": None if tools is None else plain_value(tools, "tools"),
             "documents": None,
             "add_generation_prompt": bool(add_generation_prompt),
         }
         for name, value in variables.items():
-            values[name] = _plain(value, name)
+            if value and name in _OF_OTHERS:
+                raise _wrong(name, f"is no variable of a chat template: {_OF_OTHERS[name]}")
+            values[name] = plain_value(value, name)
+        return self._write(values)
+
+    def _write(self, values: dict[str, Any]) -> str:
         parts: list[str] = []
         budget = Budget(_size(values), seconds=self._seconds, output=self._output)
         try:
@@ -101,6 +121,23 @@ class ChatTemplate:
         except Exception as error:
             raise _failure(error) from error
         return "".join(parts)
+
+    def _reads_parts_alone(self) -> bool:
+        """Whether the template loses content that is a string, and keeps it as a list of parts."""
+        word = "Nightingale"
+        message = {"role": "user", "content": word}
+        values = {**self._variables, "tools": None, "documents": None}
+        values["add_generation_prompt"] = True
+        try:
+            if word in self._write({**values, "messages": [message]}):
+                return False
+        except TemplateError as error:
+            if error.limit is not None:  # a cap, which the rendering passes too
+                return False
+        try:
+            return word in self._write({**values, "messages": [_in_parts(message)]})
+        except TemplateError:
+            return False
 
     def _compile(self) -> Template:
         try:
@@ -131,11 +168,18 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             raise _wrong(f"{where}['role']", f"must be a string such as 'user', not {role!r}")
         if "content" not in message and "tool_calls" not in message:
             raise _wrong(f"{where}['content']", "is missing")
-        plain: dict[str, Any] = _plain(message, where)
+        plain: dict[str, Any] = plain_value(message, where)
         if "content" in message:
             plain["content"] = _content(message["content"], f"{where}['content']")
         checked.append(plain)
     return checked
+
+
+def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, str):
+        return dict(message)
+    return {**message, "content": [{"type": "text", "text": content}]}
 
 
 def _content(content: Any, where: str) -> str | None:
@@ -159,7 +203,12 @@ def _content(content: Any, where: str) -> str | None:
     return "".join(parts)
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
+def plain_value(value: Any, where: str, depth: int = 0) -> Any:
+    """A copy of a JSON value in plain dictionaries, lists, strings and numbers.
+
+    Raises:
+        InvalidArgument: it is none, or is nested too deep; `subject` begins with `where`.
+    """
     if value is None or type(value) in (str, int, float, bool):
         return value
     if depth > _DEPTH:
@@ -169,10 +218,10 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
         for key, entry in value.items():
             if not isinstance(key, str):
                 raise _wrong(where, f"has the key {key!r}, which is no string")
-            plain[key] = _plain(entry, f"{where}[{key!r}]", depth + 1)
+            plain[key] = plain_value(entry, f"{where}[{key!r}]", depth + 1)
         return plain
     if isinstance(value, (list, tuple)):
-        return [_plain(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(value)]
+        return [plain_value(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(value)]
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)
@@ -200,3 +249,23 @@ def _failure(error: Exception) -> TemplateError:
         f"the chat template fails{place}: {type(error).__name__}: {str(error)[:500]}",
         subject=_KEY,
     )
+
+
+def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Sources of a file's chat templates by name; the unnamed one is "default".
+
+    Raises:
+        TokenizerError: one is no string.
+    """
+    templates: dict[str, str] = {}
+    # Not items(): a mapping over a file would read every array of it.
+    for name in metadata:
+        if name != _KEY and not name.startswith(_KEY + "."):
+            continue
+        value = metadata[name]
+        if not isinstance(value, str):
+            raise TokenizerError(
+                f"{name} must be a string, not {type(value).__name__}", subject=name
+            )
+        templates[name[len(_KEY) + 1 :] or "default"] = value
+    return templates

@@ -5,15 +5,17 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
-from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, find_pre_tokenizer
-from quantloom.text.chat import ChatTemplate
+from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, checked_name, find_pre_tokenizer
+from quantloom.text.chat import ChatTemplate, chat_templates, check_messages, plain_value
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
+from quantloom.text.guard import can_be_hidden, hide, show
 from quantloom.text.streaming import StreamDecoder
 from quantloom.text.vocabulary import (
     BYTE,
@@ -78,7 +80,7 @@ class Tokenizer:
         self._user_pattern = self._parser((USER_DEFINED,))
         name = str(metadata.get("general.name", "")).lower()
         self._strips = any(mark in name for mark in _STRIPPING_MODELS)
-        self.chat_templates = _chat_templates(metadata)
+        self.chat_templates = chat_templates(metadata)
         self._compiled: dict[str, ChatTemplate] = {}
 
     @classmethod
@@ -87,15 +89,17 @@ class Tokenizer:
 
         Args:
             metadata: str, int, float, bool and lists of them, by key.
-            pre: name of a pre-tokenizer to use in place of the file's `tokenizer.ggml.pre`.
+            pre: name of a pre-tokenizer to use in place of the file's `tokenizer.ggml.pre`, which
+                files of before May 2024 lack.
 
         Raises:
+            InvalidArgument: `pre` is no known name, or the vocabulary is not of byte-level BPE.
             TokenizerError: a key is missing or wrong (`subject` is the key, `limit` the bound), or
                 the tokenizer or the pre-tokenizer is not one that quantloom serves.
         """
         vocabulary = read_vocabulary(metadata)
         if pre is not None:
-            vocabulary = replace(vocabulary, pre=pre)
+            vocabulary = replace(vocabulary, pre=checked_name(pre, vocabulary.model))
         return cls(vocabulary, metadata)
 
     @classmethod
@@ -104,7 +108,7 @@ class Tokenizer:
 
         Raises:
             GGUFError: the file is not valid GGUF.
-            TokenizerError: as in :meth:`from_metadata`.
+            InvalidArgument, TokenizerError: as in :meth:`from_metadata`.
         """
         import quantloom
 
@@ -136,21 +140,7 @@ class Tokenizer:
             TokenizerError: the text has a lone surrogate, or the vocabulary cannot write it, or
                 the file has no vocabulary.
         """
-        if not isinstance(text, str):
-            raise InvalidArgument(
-                f"text must be a string, not {type(text).__name__}", subject="text"
-            )
-        if self._engine is None:
-            self._refuse()
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"text has a lone surrogate U+{ord(text[error.start]):04X} at character "
-                f"{error.start}, which no encoding of Unicode can hold",
-                subject="text",
-                limit=error.start,
-            ) from None
+        self._check_text(text)
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
@@ -238,9 +228,9 @@ class Tokenizer:
         template: str | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt that the file's chat template makes of messages.
+        """The prompt that the file's chat template makes of messages, as text.
 
-        Encode it with `add_special=False`: templates write BOS themselves.
+        :meth:`encode_messages` gives its tokens, and keeps apart what messages say.
 
         Args:
             messages: mappings with "role" and "content" (a string or a list of text parts).
@@ -254,14 +244,52 @@ class Tokenizer:
             InvalidArgument: the messages are not of that form.
             TemplateError: the file has no chat template, or it fails or passes a cap.
         """
-        name = template or (
-            "tool_use" if tools and "tool_use" in self.chat_templates else "default"
-        )
-        return self._template(name).render(
+        return self._template(template, tools).render(
             messages, add_generation_prompt=add_generation_prompt, tools=tools, **variables
         )
 
-    def _template(self, name: str) -> ChatTemplate:
+    def encode_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Token ids of the prompt that the file's chat template makes of messages.
+
+        The control tokens in it are the template's own: a name such as "<|im_end|>" in messages,
+        tools or variables is text. BOS is put first where the file asks for it and the template
+        does not write it.
+
+        Args and errors are those of :meth:`apply_chat_template` and :meth:`encode`.
+        """
+        names = self._control_names
+        messages, tools = check_messages(messages), plain_value(tools, "tools")
+        variables = plain_value(variables, "variables")
+        if names is not None:
+            messages, tools, variables = (
+                hide(value, names) for value in (messages, tools, variables)
+            )
+        text = self.apply_chat_template(
+            messages, add_generation_prompt, tools, template=template, **variables
+        )
+        self._check_text(text)
+        ids: list[int] = []
+        self._encode_into(ids, text, self._special_pattern, hidden=names is not None)
+        if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            ids.insert(0, self.bos_id)
+        return ids
+
+    @cached_property
+    def _control_names(self) -> re.Pattern[str] | None:
+        return self._parser(_SPECIAL_TYPES, can_be_hidden)
+
+    def _template(
+        self, given: str | None, tools: Sequence[Mapping[str, Any]] | None
+    ) -> ChatTemplate:
+        name = given or ("tool_use" if tools and "tool_use" in self.chat_templates else "default")
         if name not in self._compiled:
             if name not in self.chat_templates:
                 there = ", ".join(sorted(self.chat_templates)) or "none"
@@ -283,6 +311,23 @@ class Tokenizer:
                 },
             )
         return self._compiled[name]
+
+    def _check_text(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise InvalidArgument(
+                f"text must be a string, not {type(text).__name__}", subject="text"
+            )
+        if self._engine is None:
+            self._refuse()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"text has a lone surrogate U+{ord(text[error.start]):04X} at character "
+                f"{error.start}, which no encoding of Unicode can hold",
+                subject="text",
+                limit=error.start,
+            ) from None
 
     def _refuse(self) -> None:
         raise TokenizerError(
@@ -333,32 +378,37 @@ class Tokenizer:
             return piece.removeprefix(b" ")
         return piece
 
-    def _parser(self, kinds: tuple[int, ...]) -> re.Pattern[str] | None:
+    def _parser(
+        self, kinds: tuple[int, ...], fits: Callable[[str], bool] = bool
+    ) -> re.Pattern[str] | None:
         vocabulary = self._vocabulary
         texts = [
             text
             for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
-            if kind in kinds and text
+            if kind in kinds and fits(text)
         ]
         if not texts:
             return None
         texts.sort(key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)))
 
-    def _encode_into(self, ids: list[int], text: str, pattern: re.Pattern[str] | None) -> None:
+    def _encode_into(
+        self, ids: list[int], text: str, pattern: re.Pattern[str] | None, hidden: bool = False
+    ) -> None:
+        shown = show if hidden else str
         position = 0
         for match in pattern.finditer(text) if pattern else ():
             if match.start() < position:
                 continue
             if match.start() > position:
-                self._encode_plain(ids, text[position : match.start()])
+                self._encode_plain(ids, shown(text[position : match.start()]))
             ids.append(self._vocabulary.ids[match[0]])
             position = match.end()
             if self._strips and match[0] not in _NOT_STRIPPING:
                 while position < len(text) and text[position].isspace():
                     position += 1
         if position < len(text):
-            self._encode_plain(ids, text[position:])
+            self._encode_plain(ids, shown(text[position:]))
 
     def _encode_plain(self, ids: list[int], text: str) -> None:
         if self.model == "llama":
@@ -369,19 +419,3 @@ class Tokenizer:
             text = text.replace(" ", spm.SPACE)
         if self._engine is not None:
             ids += self._engine.encode(text)
-
-
-def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
-    key = "tokenizer.chat_template"
-    templates: dict[str, str] = {}
-    # Not items(): a mapping over a file would read every array of it.
-    for name in metadata:
-        if name != key and not name.startswith(key + "."):
-            continue
-        value = metadata[name]
-        if not isinstance(value, str):
-            raise TokenizerError(
-                f"{name} must be a string, not {type(value).__name__}", subject=name
-            )
-        templates[name[len(key) + 1 :] or "default"] = value
-    return templates

@@ -37,6 +37,23 @@ std::size_t number_of(const char* name, std::size_t otherwise) {
   return value;
 }
 
+// Of the capabilities that the kernels serve; 0 of another.
+std::size_t shared_bytes_of(int capability) {
+  switch (capability) {
+    case 80:
+      return 164 << 10;
+    case 86:
+    case 89:
+    case 120:
+      return 100 << 10;
+    case 90:
+    case 100:
+      return 228 << 10;
+    default:
+      return 0;
+  }
+}
+
 cudaError_t error_of(Fault::Kind kind) {
   switch (kind) {
     case Fault::Kind::illegal_address:
@@ -59,6 +76,12 @@ const Settings& settings() {
   static const Settings instance = [] {
     Settings read;
     read.processors = static_cast<int>(number_of("QUANTLOOM_EMULATOR_PROCESSORS", 4));
+    read.capability = static_cast<int>(number_of("QUANTLOOM_EMULATOR_CAPABILITY", 90));
+    read.shared_processor_bytes = shared_bytes_of(read.capability);
+    if (read.shared_processor_bytes == 0) {
+      say("QUANTLOOM_EMULATOR_CAPABILITY takes 80, 86, 89, 90, 100 and 120");
+      std::abort();
+    }
     read.memory = number_of("QUANTLOOM_EMULATOR_MEMORY", read.memory);
     const char* trace = std::getenv("QUANTLOOM_EMULATOR_TRACE");
     read.trace = trace != nullptr && *trace != '\0' && std::strcmp(trace, "0") != 0;

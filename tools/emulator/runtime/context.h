@@ -12,19 +12,24 @@
 namespace quantloom::emulator {
 
 inline constexpr std::size_t shared_default_bytes = 48 << 10;
-inline constexpr std::size_t shared_optin_bytes = 227 << 10;
-inline constexpr std::size_t shared_processor_bytes = 228 << 10;
 inline constexpr std::size_t shared_reserved_bytes = 1 << 10;
 inline constexpr int processor_threads = 2048;
 inline constexpr int processor_blocks = 32;
 
 struct Settings {
-  int processors = 4;               // QUANTLOOM_EMULATOR_PROCESSORS
-  std::size_t memory = 8ull << 30;  // QUANTLOOM_EMULATOR_MEMORY, bytes
-  bool trace = false;               // QUANTLOOM_EMULATOR_TRACE
-  bool device = true;               // CUDA_VISIBLE_DEVICES does not hide it
+  int processors = 4;                              // QUANTLOOM_EMULATOR_PROCESSORS
+  int capability = 90;                             // QUANTLOOM_EMULATOR_CAPABILITY
+  std::size_t shared_processor_bytes = 228 << 10;  // of that capability
+  std::size_t memory = 8ull << 30;                 // QUANTLOOM_EMULATOR_MEMORY, bytes
+  bool trace = false;                              // QUANTLOOM_EMULATOR_TRACE
+  bool device = true;                              // CUDA_VISIBLE_DEVICES does not hide it
 };
 const Settings& settings();
+
+// What a block may ask for of its processor's shared memory.
+inline std::size_t shared_optin_bytes() {
+  return settings().shared_processor_bytes - shared_reserved_bytes;
+}
 
 // Outlives static destructors: tensors that Python frees at its end still come here.
 Memory& device_memory();

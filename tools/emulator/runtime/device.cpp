@@ -1,7 +1,9 @@
-// What the emulated GPU says of itself: an H100's limits with few processors.
+// What the emulated GPU says of itself: an H100's limits with few processors, or another's shared
+// memory.
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "runtime/context.h"
@@ -17,10 +19,10 @@ constexpr int l2_bytes = 50 << 20;
 cudaError_t attribute(cudaDeviceAttr which, int& value) {
   switch (which) {
     case cudaDevAttrComputeCapabilityMajor:
-      value = 9;
+      value = settings().capability / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      value = 0;
+      value = settings().capability % 10;
       return cudaSuccess;
     case cudaDevAttrCooperativeLaunch:
     case cudaDevAttrUnifiedAddressing:
@@ -33,10 +35,10 @@ cudaError_t attribute(cudaDeviceAttr which, int& value) {
       value = shared_default_bytes;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      value = shared_optin_bytes;
+      value = static_cast<int>(shared_optin_bytes());
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      value = shared_processor_bytes;
+      value = static_cast<int>(settings().shared_processor_bytes);
       return cudaSuccess;
     case cudaDevAttrReservedSharedMemoryPerBlock:
       value = shared_reserved_bytes;
@@ -105,11 +107,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return answer(Calls::information, [&] {
     if (device != 0) return cudaErrorInvalidDevice;
     *properties = {};
-    std::strcpy(properties->name, "emulated GPU (compute capability 9.0, on the CPU)");
+    std::snprintf(properties->name, sizeof properties->name,
+                  "emulated GPU (compute capability %d.%d, on the CPU)", settings().capability / 10,
+                  settings().capability % 10);
     properties->totalGlobalMem = settings().memory;
     properties->sharedMemPerBlock = shared_default_bytes;
-    properties->sharedMemPerBlockOptin = shared_optin_bytes;
-    properties->sharedMemPerMultiprocessor = shared_processor_bytes;
+    properties->sharedMemPerBlockOptin = shared_optin_bytes();
+    properties->sharedMemPerMultiprocessor = settings().shared_processor_bytes;
     properties->reservedSharedMemPerBlock = shared_reserved_bytes;
     properties->regsPerBlock = properties->regsPerMultiprocessor = 65536;
     properties->warpSize = 32;
@@ -120,12 +124,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     std::memcpy(properties->maxThreadsDim, block, sizeof block);
     std::memcpy(properties->maxGridSize, grid, sizeof grid);
     properties->totalConstMem = 64 << 10;
-    properties->major = 9;
+    properties->major = settings().capability / 10;
+    properties->minor = settings().capability % 10;
     properties->multiProcessorCount = settings().processors;
     properties->l2CacheSize = l2_bytes;
     properties->unifiedAddressing = 1;
     properties->cooperativeLaunch = 1;
-    properties->clusterLaunch = 1;
+    properties->clusterLaunch = settings().capability >= 90;
     return cudaSuccess;
   });
 }

@@ -140,7 +140,7 @@ std::size_t dynamic_shared_limit(const Entry& entry, const Kernel& kernel) {
 }
 
 cudaError_t limit_dynamic_shared(const Entry& entry, const Kernel& kernel, std::size_t bytes) {
-  if (bytes + kernel.static_shared_bytes() > shared_optin_bytes) return cudaErrorInvalidValue;
+  if (bytes + kernel.static_shared_bytes() > shared_optin_bytes()) return cudaErrorInvalidValue;
   entry.dynamic_shared.store(bytes);
   return cudaSuccess;
 }

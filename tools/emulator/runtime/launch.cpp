@@ -39,9 +39,9 @@ std::uint64_t resident_blocks(const Request& request) {
   const std::uint64_t threads = (product(request.block) + 31) / 32 * 32;
   const std::size_t shared =
       request.kernel->static_shared_bytes() + request.shared + shared_reserved_bytes;
-  const std::uint64_t each =
-      std::min<std::uint64_t>({processor_threads / threads, shared_processor_bytes / shared,
-                               std::uint64_t{processor_blocks}});
+  const std::uint64_t each = std::min<std::uint64_t>({processor_threads / threads,
+                                                      settings().shared_processor_bytes / shared,
+                                                      std::uint64_t{processor_blocks}});
   return each * static_cast<std::uint64_t>(settings().processors);
 }
 

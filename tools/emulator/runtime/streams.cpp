@@ -163,7 +163,20 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   });
 }
 
-cudaError_t cudaDeviceSynchronize() { return answer(Calls::work, refuse_under_capture); }
+// Of whatever thread and mode, unlike what else a capture forbids: the device has its stream.
+cudaError_t cudaDeviceSynchronize() {
+  return answer(Calls::work, [&] {
+    const std::lock_guard lock(handles().mutex);
+    cudaError_t status = cudaSuccess;
+    for (const auto& entry : handles().captures) {
+      const auto capture = entry.lock();
+      if (capture == nullptr) continue;
+      capture->invalid = true;
+      status = cudaErrorStreamCaptureUnsupported;
+    }
+    return status;
+  });
+}
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   return answer(Calls::work, [&] {

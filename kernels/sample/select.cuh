@@ -279,13 +279,17 @@ __global__ void __launch_bounds__(select_threads) select_kept(ops::Sample a, Sam
     const unsigned long long whole = kept_mass();
     const double sum = static_cast<double>(whole) / mass_unit;
     log_mass = log(sum);
-    double part = 0;
+    // In integers of 2^-58: the candidates stand in an order that differs from run to run. The sum is
+    // at most the logarithm of the vocabulary, below 2^4.
+    constexpr double entropy_unit = 288230376151711744.0;
+    unsigned long long part = 0;
     for (int i = threadIdx.x; i < size; i += select_threads) {
       if (!kept(i)) continue;
       const double below = static_cast<double>(key_logit(keys[i])) - static_cast<double>(highest);
-      part += exp(below) / sum * (log_mass - below);
+      part += static_cast<unsigned long long>(
+          rint(exp(below) / sum * (log_mass - below) * entropy_unit));
     }
-    entropy = block_sum_double(part);
+    entropy = static_cast<double>(block_sum_integer(part)) / entropy_unit;
     // Distances are not negative, so their bits order them; the nearest has the highest complement.
     const auto nearness = [&](int i) {
       return ~static_cast<Key>(

@@ -11,30 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom, arguments, dlpack
+from quantloom.dtypes import dtype_name
 from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
 from quantloom.formats import TYPES, tensor_type
 from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "f32": "float32"}
 _MOST_DIMENSIONS = 64  # of a NumPy array; it would take a buffer of more for one object
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
-
-
-def _dtype_name(dtype: Any) -> str:
-    """The library's name of `dtype`: a name, a NumPy type, or a format name such as "F16"."""
-    if isinstance(dtype, str):
-        return _NAMES.get(dtype) or arguments.text("dtype", dtype)
-    try:
-        known = None if dtype is None else np.dtype(dtype)
-    except TypeError:
-        known = None
-    if known is None or not known.isnative:
-        raise InvalidArgument(
-            f"{dtype!r} is not a dtype in the machine's byte order", subject="dtype"
-        )
-    return str(known.name)
 
 
 class Tensor(Unshared):
@@ -122,7 +107,7 @@ class Tensor(Unshared):
         """
         lengths = arguments.extents("shape", shape)
         where = arguments.text("device", device)
-        return cls._wrap(_quantloom.Tensor.empty(_dtype_name(dtype), lengths, where))
+        return cls._wrap(_quantloom.Tensor.empty(dtype_name(dtype), lengths, where))
 
     @classmethod
     def from_numpy(cls, array: npt.NDArray[Any], *, dtype: Any = None) -> Tensor:
@@ -145,7 +130,7 @@ class Tensor(Unshared):
         arguments.refuse_masked("array", array)
         if array.dtype.kind in "mM":
             raise InvalidArgument(f"no tensor has the type {array.dtype}", subject="dtype")
-        name = array.dtype.name if dtype is None else _dtype_name(dtype)
+        name = array.dtype.name if dtype is None else dtype_name(dtype)
         if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
             return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
         if name != array.dtype.name or not array.dtype.isnative:
@@ -463,7 +448,7 @@ class Tensor(Unshared):
             raise InvalidArgument(
                 f"out must be a quantloom.Tensor, not {type(out).__name__}", subject="out"
             )
-        native = self._native.dequantize(_dtype_name(dtype), None if out is None else out._native)
+        native = self._native.dequantize(dtype_name(dtype), None if out is None else out._native)
         return Tensor._wrap(native) if out is None else out
 
     def __dlpack_device__(self) -> tuple[int, int]:

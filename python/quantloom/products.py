@@ -6,7 +6,8 @@ from typing import Any
 
 from quantloom import _quantloom
 from quantloom.errors import InvalidArgument
-from quantloom.tensor import Tensor, dtype_name
+from quantloom.dtypes import dtype_name
+from quantloom.tensor import Tensor
 
 __all__ = ["matmul"]
 

@@ -11,30 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from quantloom import _quantloom, arguments, dlpack
+from quantloom.dtypes import dtype_name
 from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
 from quantloom.formats import TYPES, tensor_type
 from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "f32": "float32"}
 _MOST_DIMENSIONS = 64  # of a NumPy array; it would take a buffer of more for one object
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
-
-
-def dtype_name(dtype: Any) -> str:
-    """The library's name of `dtype`: a name, a NumPy type, or a format name such as "F16"."""
-    if isinstance(dtype, str):
-        return _NAMES.get(dtype) or arguments.text("dtype", dtype)
-    try:
-        known = None if dtype is None else np.dtype(dtype)
-    except TypeError:
-        known = None
-    if known is None or not known.isnative:
-        raise InvalidArgument(
-            f"{dtype!r} is not a dtype in the machine's byte order", subject="dtype"
-        )
-    return str(known.name)
 
 
 class Tensor(Unshared):

@@ -22,6 +22,7 @@ INTERNAL = {
     "ceilings",
     "cli",
     "dlpack",
+    "dtypes",
     "gguf_values",
     "unshared",
 }

@@ -1,6 +1,8 @@
 // Checks every matmul kernel against float64 over the decoded weights, then times it inside a
-// replayed graph on weights rotated beyond the L2 cache. Usage: benchmark_matmul [json file]
-// [quick]
+// replayed graph on weights rotated beyond the L2 cache.
+//   benchmark_matmul [json file or - [formats, with commas between, or "" [tokens...]]]
+// Tokens of 0: checks alone; in the environment NO_CHECKS: times alone, OVERLAP: dependent
+// launches.
 #include "matmul/matmul.h"
 
 #include <cuda_runtime.h>
@@ -529,7 +531,7 @@ void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>
 }
 
 template <class F>
-void run_format(const std::vector<int>& tokens, bool timing) {
+void check_format() {
   double worst = 0;
   const int e = F::elements;
   check<F>(16, std::max(e, 32), {1, 2, 3}, worst);
@@ -540,6 +542,11 @@ void run_format(const std::vector<int>& tokens, bool timing) {
   for (const int m : {1, 5, 16, 40, 200, 300}) check_fused<F>(1280, m), check_fused<F>(e * 9, m);
   check_invariant<F>(2113, 1280), check_invariant<F>(512, 4096);
   std::printf("%-8s worst nmse %.3g, failures so far %d\n", F::name, worst, failures);
+}
+
+template <class F>
+void run_format(const std::vector<int>& tokens, bool timing) {
+  if (std::getenv("NO_CHECKS") == nullptr) check_format<F>();
   if (!timing) return;
   for (const auto& [rows, columns] :
        {std::pair{28672, 4096}, {14336, 4096}, {4096, 14336}, {4096, 4096}}) {

@@ -152,6 +152,15 @@ def measure(path: Path, arguments: argparse.Namespace, bandwidth: float) -> dict
         }
         if long:
             result[f"decode_{long}"] = decode_long(model, long, bandwidth)
+    if long:
+        with quantloom.load(
+            path,
+            device=device,
+            context_length=context,
+            cache_type="Q8_0",
+            check_weights=False,
+        ) as model:
+            result[f"decode_{long}_q8_0"] = decode_long(model, long, bandwidth)
     return result
 
 
@@ -195,15 +204,17 @@ def main() -> None:
         "decode 512",
         *map(str, PROMPTS),
         long,
+        "Q8_0 cache",
         "first ms",
         "p99/p50",
     )
-    print(("{:22}" + "{:>8}" * 2 + "{:>14}" * 5 + "{:>10}" * 2).format(*head))
+    print(("{:22}" + "{:>8}" * 2 + "{:>14}" * 6 + "{:>10}" * 2).format(*head))
     kept: dict[str, Any] = {}
     if arguments.json and arguments.json.exists():
         kept = json.loads(arguments.json.read_text()).get("models", {})
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         for entry in arguments.models:
             name, mix = entry.split(":")
             path = folder / f"{name}-{mix}.gguf"
@@ -217,7 +228,7 @@ def main() -> None:
                 shown(row["decode_512"]),
                 *(shown(row["prefill"].get(str(n))) for n in PROMPTS),
             ]
-            rates.append(shown(row.get(f"decode_{arguments.long}")))
+            rates += [shown(row.get(f"decode_{arguments.long}{cache}")) for cache in ("", "_q8_0")]
             first = 1000 * row["decode_512"]["time_to_first_token"]
             uneven = row["decode_512"]["gap_p99"] / row["decode_512"]["gap_p50"]
             print(

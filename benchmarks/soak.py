@@ -4,14 +4,15 @@
 
 Requests differ in length, sampling, and in how they end: by themselves, cancelled from another
 thread, by a stream that is closed or dropped half-way, or by an error. The report gives counts and
-the process's resident memory at the start (after a warm-up), at the end, and at its peak; on a GPU,
-device memory too. The exit status is 1 where an answer changed, an error was not the expected one,
-or memory grew by more than --growth.
+the process's resident memory at the start (after a warm-up), at the end, and at its peak, what of
+it malloc has given out, and device memory on a GPU. The exit status is 1 where an answer changed,
+an error was not the expected one, or memory grew by more than --growth.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -36,6 +37,24 @@ def resident() -> int:
     """Bytes of this process in memory."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+class _MallocInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+def allocated() -> int:
+    """Bytes that malloc has given out and not got back; 0 where glibc is older than 2.33."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return 0
+    mallinfo.restype = _MallocInfo
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
 
 
 def on_device(device: str) -> int:
@@ -203,20 +222,29 @@ def main() -> int:
     start = time.monotonic()
     end = start + arguments.seconds
     warm = start + min(60.0, arguments.warm_up * arguments.seconds)
-    memory: list[tuple[float, int, int]] = []  # seconds, resident bytes, device bytes
+    memory: list[tuple[int, int, int]] = []  # resident, on the device, allocated
     with ThreadPoolExecutor(arguments.threads_of_requests) as pool:
         while time.monotonic() < end and not soak.wrong:
             seeds = [soak.random.getrandbits(64) for _ in range(16)]
             list(pool.map(soak.one, seeds))
             if time.monotonic() >= warm:
-                seconds = time.monotonic() - start
-                memory.append((seconds, resident(), on_device(arguments.device)))
+                memory.append((resident(), on_device(arguments.device), allocated()))
     if not memory:
-        memory.append((time.monotonic() - start, resident(), on_device(arguments.device)))
+        memory.append((resident(), on_device(arguments.device), allocated()))
     tenth = max(1, len(memory) // 10)
-    # The least of the first and of the last tenth: what is held between requests.
-    host = [min(m[1] for m in part) / MIB for part in (memory[:tenth], memory[-tenth:])]
-    device = [min(m[2] for m in part) / MIB for part in (memory[:tenth], memory[-tenth:])]
+
+    def report_of(which: int) -> dict[str, Any]:
+        mib = [round(m[which] / MIB, 1) for m in memory]
+        # The least of each tenth: what is held between requests.
+        least = [min(mib[i : i + tenth]) for i in range(0, len(mib), tenth)]
+        return {
+            "start": least[0],
+            "end": min(mib[-tenth:]),
+            "peak": max(mib),
+            "least_of_each_tenth": least,
+        }
+
+    held = {name: report_of(i) for i, name in enumerate(("resident", "device", "allocated"))}
     report = {
         "model": model.path.name,
         "device": model.device,
@@ -225,27 +253,14 @@ def main() -> int:
         "requests_in_all": sum(soak.counts.values()),
         "tokens": soak.tokens,
         "greedy_answers_known": len(soak.answers),
-        "resident_mib": {
-            "start": round(host[0], 1),
-            "end": round(host[1], 1),
-            "peak": round(max(m[1] for m in memory) / MIB, 1),
-            "least_of_each_tenth": [
-                round(min(m[1] for m in memory[i : i + tenth]) / MIB, 1)
-                for i in range(0, len(memory), tenth)
-            ],
-        },
-        "device_mib": {
-            "start": round(device[0], 1),
-            "end": round(device[1], 1),
-            "peak": round(max(m[2] for m in memory) / MIB, 1),
-        },
+        **{f"{name}_mib": values for name, values in held.items()},
         "wrong": soak.wrong[:10],
     }
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n")
-    grown = max(host[1] - host[0], device[1] - device[0])
+    grown = max(held[name]["end"] - held[name]["start"] for name in ("resident", "device"))
     return 0 if not soak.wrong and grown <= arguments.growth else 1
 
 

@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
 
   const device::Device gpu{device::DeviceType::cuda, 0};
   const device::Buffer target = device::allocate(gpu, bytes, "the target");
-  const device::Buffer counter = device::allocate_pinned(8, "the counter");
+  const device::Buffer counter = device::allocate_pinned(gpu, 8, "the counter");
   auto* wrong = static_cast<unsigned long long*>(counter.get());
   *wrong = 0;
   const auto verify = [&](const char* what) {
@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
   double pinned = 0;
   {
     const std::size_t piece = std::size_t{256} << 20;
-    const device::Buffer from = device::allocate_pinned(piece, "the pinned copy");
+    const device::Buffer from = device::allocate_pinned(gpu, piece, "the pinned copy");
     const double seconds = best_seconds(
         [&] {
           for (int i = 0; i < 8; ++i) {

@@ -239,7 +239,7 @@ Floats feed_forward(Runner& r, const Floats& residual, const Floats& norm_weight
        .up = weight_of(up),
        .down = weight_of(down),
        .bias = r.upload_or_null(down.bias),
-       .activation = activation_of(activation),
+       .activation = quantloom::value_of("activation", activation, quantloom::activations),
        .between = r.output(static_cast<std::size_t>(residual.shape(0) * gate_weight->rows)),
        .residual = out},
       residual.shape(0));

@@ -32,17 +32,4 @@ __device__ inline int coarse_exponent(int step) {
 }
 __device__ inline float coarse_scale(int step) { return power_of_two(coarse_exponent(step)); }
 
-// 16-bit fixed point with a step per token and piece of 256 columns, q = 256 * high + low, for
-// tiles of four tokens.
-struct FixedPoint {
-  std::uint8_t* values;  // [pieces][8 groups][tiles][4 tokens][high, low][32] int8
-  float* steps;          // [pieces][tiles][4]
-  float* sums;           // [pieces][scale groups][tiles][4] sums of q; null: not wanted
-};
-
-// scale_group: 16 or 32. Columns behind the last and tokens from `tokens` on stay unwritten: they
-// meet weights that are not read or sums that nobody stores.
-void prepare_fixed_point(const float* x, int columns, int tokens, int tiles, int scale_group,
-                         const FixedPoint& to, bool overlap, cudaStream_t stream);
-
 }  // namespace quantloom::kernels

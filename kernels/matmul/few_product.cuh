@@ -1,7 +1,7 @@
 // A piece times 2 to 8 tokens. x is 16-bit fixed point with a step per token and 256 columns, split
 // into two int8 planes: the eight columns of a step are the planes of four tokens, a tile
-// (activations.cuh). The offsets of a piece meet the sums of x in tf32 steps, whose columns 2t and
-// 2t + 1 are the tokens t of the two tiles, as the sums of the int8 steps lie.
+// (few_activations.cuh). The offsets of a piece meet the sums of x in tf32 steps, whose columns 2t
+// and 2t + 1 are the tokens t of the two tiles, as the sums of the int8 steps lie.
 #pragma once
 
 #include "matmul/one_token.cuh"

@@ -83,7 +83,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
       if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
     }
   }
-  static_assert(wide_workspace_start == few_most_strips * 4);
+  static_assert(wide_workspace_start == few_most_blocks * 4);
   plan.bytes = wide_workspace_start;
   const auto take = [&](std::size_t bytes) {
     const std::size_t start = plan.bytes;

@@ -22,7 +22,7 @@ constexpr int wide_cluster(int tile_tokens) { return tile_tokens == 256 ? 2 : 1;
 constexpr int wide_least_tokens = 9;
 
 // The workspace starts with the arrival counters of stream_few.cuh, which stay zero between calls.
-constexpr std::size_t wide_workspace_start = 32768 * 4;
+constexpr std::size_t wide_workspace_start = 1024 * 4;
 
 struct WidePlan {
   int tile_tokens = 0;  // 16, 64, 128 or 256

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from quantloom import _quantloom
-from quantloom.errors import InvalidArgument
 from quantloom.dtypes import dtype_name
+from quantloom.errors import InvalidArgument
 from quantloom.tensor import Tensor
 
 __all__ = ["matmul"]

@@ -157,7 +157,7 @@ def measure(path: Path, arguments: argparse.Namespace, bandwidth: float) -> dict
             path,
             device=device,
             context_length=context,
-            cache_type="Q8_0",
+            cache_type="q8_0",
             check_weights=False,
         ) as model:
             result[f"decode_{long}_q8_0"] = decode_long(model, long, bandwidth)

@@ -36,8 +36,9 @@ class PackedMatrix {
 };
 
 // x [..., columns] in float32, float16 or bfloat16, times the transpose of w [rows, columns] in
-// blocks or in one of these types: [..., rows] in `dtype`, one of them too, on the device of both. On a GPU quantized
-// blocks are multiplied as they stand, by the slow kernels that the fast ones are tested against.
+// blocks or in one of these types: [..., rows] in `dtype`, one of them too, on the device of both.
+// On a GPU quantized blocks are multiplied as they stand, by the slow kernels that the fast ones
+// are tested against.
 // Sums are of float32, and rounded to nearest even. `out`, if given, is what is written and
 // returned: contiguous, writable, of that shape and type.
 // Errors: invalid_argument naming the argument and what is wrong with it; out_of_memory; device.

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "matmul/few_activations.cuh"
 #include "matmul/ring.cuh"
@@ -18,8 +19,7 @@ namespace quantloom::kernels {
 constexpr int few_tokens = 8;
 constexpr int few_warps = 16;          // most of a block
 constexpr int few_most_blocks = 1024;  // of a slice
-
-constexpr int few_depth = 4;  // strips whose sums are under way, of each team
+constexpr int few_depth = 4;           // strips whose sums are under way, of each team
 constexpr int few_places_bytes(int tiles) { return few_depth * 256 * tiles; }  // a warp's
 
 struct FewLayout {

@@ -279,8 +279,8 @@ __global__ void __launch_bounds__(select_threads) select_kept(ops::Sample a, Sam
     const unsigned long long whole = kept_mass();
     const double sum = static_cast<double>(whole) / mass_unit;
     log_mass = log(sum);
-    // In integers of 2^-58: the candidates stand in an order that differs from run to run. The sum is
-    // at most the logarithm of the vocabulary, below 2^4.
+    // In integers of 2^-58: the candidates stand in an order that differs from run to run. The sum
+    // is at most the logarithm of the vocabulary, below 2^4.
     constexpr double entropy_unit = 288230376151711744.0;
     unsigned long long part = 0;
     for (int i = threadIdx.x; i < size; i += select_threads) {

@@ -93,8 +93,8 @@ void check_out(const Tensor& out, const std::vector<std::int64_t>& shape, DType 
 }
 
 // Whether the device's kernels read x and write out as they are; float32 they always do.
-bool runs(const Tensor& x, DType out, std::int64_t tokens, const Matrix& w,
-          ops::Precision precision) {
+bool runs(const Tensor& x, DType out, [[maybe_unused]] std::int64_t tokens,
+          [[maybe_unused]] const Matrix& w, [[maybe_unused]] ops::Precision precision) {
   if (x.dtype() == DType::f32 && out == DType::f32) return true;
 #if defined(QUANTLOOM_WITH_CUDA)
   if (w.device.type == DeviceType::cuda) {

@@ -296,19 +296,14 @@ bool Products::feed_forward(const ops::FeedForward& f, std::int64_t tokens, void
   second.x_is = kernels::MatmulX::prepared;
   second.weights[0] = {down.planes, down.rows, f.bias, f.residual};
   second.epilogue = kernels::MatmulEpilogue::add;
-  {
-    const device::CurrentDevice current(device_);
-    if (!kernels::matmul_prepares_out(first) || !kernels::matmul_takes_prepared(second) ||
-        !fits(first) || !fits(second)) {
-      return false;
-    }
+  const device::CurrentDevice current(device_);
+  if (!kernels::matmul_prepares_out(first) || !kernels::matmul_takes_prepared(second) ||
+      !fits(first) || !fits(second)) {
+    return false;
   }
   launch(first, *f.gate);
-  {
-    const device::CurrentDevice current(device_);
-    check_matmul(kernels::finish_prepared(between, tokens, down.columns, stream_), down, tokens,
-                 stream_);
-  }
+  check_matmul(kernels::finish_prepared(between, tokens, down.columns, stream_), down, tokens,
+               stream_);
   launch(second, down);
   return true;
 }

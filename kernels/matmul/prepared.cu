@@ -2,6 +2,7 @@
 // that gate_up leaves.
 #include <cuda_bf16.h>
 
+#include "device/overlap.cuh"
 #include "matmul/activations.cuh"
 #include "matmul/wide.h"
 
@@ -216,15 +217,6 @@ __global__ void __launch_bounds__(align_threads)
 }  // namespace
 
 MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_t stream) {
-  cudaLaunchConfig_t config{};
-  config.blockDim = dim3(image_threads);
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  config.gridDim = dim3(static_cast<unsigned>(arguments.padded_tokens));
   constexpr int span = image_threads / 32 * 256;
   const bool narrow = arguments.columns <= 2 * span;
   const auto kernel_of = [&]<class X>() {
@@ -236,22 +228,16 @@ MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_
       : arguments.x_type == formats::Format::f16  ? kernel_of.template operator()<__half>()
       : arguments.x_type == formats::Format::bf16 ? kernel_of.template operator()<__nv_bfloat16>()
                                                   : kernel_of.template operator()<float>();
-  return cudaLaunchKernelEx(&config, kernel, arguments) == cudaSuccess ? MatmulStatus::done
-                                                                       : MatmulStatus::cuda_error;
+  const dim3 grid(static_cast<unsigned>(arguments.padded_tokens));
+  return launch_kernel(kernel, grid, image_threads, 0, overlap, stream, arguments) == cudaSuccess
+             ? MatmulStatus::done
+             : MatmulStatus::cuda_error;
 }
 
 MatmulStatus align_steps(void* prepared, int tokens, int columns, cudaStream_t stream) {
-  cudaLaunchConfig_t config{};
-  config.blockDim = dim3(align_threads);
-  config.gridDim = dim3(static_cast<unsigned>(wide_padded_tokens(tokens) / align_tokens));
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, align_kernel, static_cast<std::uint8_t*>(prepared), tokens,
-                            columns) == cudaSuccess
+  const dim3 grid(static_cast<unsigned>(wide_padded_tokens(tokens) / align_tokens));
+  return launch_overlapped(align_kernel, grid, align_threads, 0, stream,
+                           static_cast<std::uint8_t*>(prepared), tokens, columns) == cudaSuccess
              ? MatmulStatus::done
              : MatmulStatus::cuda_error;
 }

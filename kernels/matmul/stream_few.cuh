@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "device/overlap.cuh"
 #include "matmul/few_activations.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
@@ -329,17 +330,10 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(layout.blocks * layout.slices));
-  config.blockDim = dim3(static_cast<unsigned>(warps * 32));
-  config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, list, strips, layout);
+  const dim3 grid(static_cast<unsigned>(layout.blocks * layout.slices));
+  const cudaError_t error =
+      launch_kernel(kernel, grid, warps * 32, static_cast<std::size_t>(layout.bytes), overlap,
+                    stream, list, strips, layout);
   return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
 }
 

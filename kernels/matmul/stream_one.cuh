@@ -1,6 +1,7 @@
 // One token: the weights are streamed once by persistent blocks (one_token.cuh).
 #pragma once
 
+#include "device/overlap.cuh"
 #include "matmul/one_token.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
@@ -234,17 +235,9 @@ MatmulStatus launch_stream_one(const StripList& list, const float* x, int strips
   layout.early_stages = overlap || list.columns < 8192 ? 1 : 0;
   layout.share = units / blocks;
   layout.extra = units % blocks;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(warps * 32));
-  config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, list, x, layout);
+  const cudaError_t error =
+      launch_kernel(kernel, dim3(static_cast<unsigned>(blocks)), warps * 32,
+                    static_cast<std::size_t>(layout.bytes), overlap, stream, list, x, layout);
   return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
 }
 

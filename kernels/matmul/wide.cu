@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/overlap.cuh"
 #include "matmul/activations.cuh"
 #include "matmul/stream_few.cuh"
 
@@ -44,18 +45,10 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
                         cudaStream_t stream) {
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
   const int threads = strips / unit * strip_rows;
-  cudaLaunchConfig_t config{};
-  config.blockDim = dim3(sum_threads);
-  config.gridDim = dim3(static_cast<unsigned>((threads + sum_threads - 1) / sum_threads),
-                        static_cast<unsigned>(list.tokens));
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, sum_splits_kernel, list, strips, splits, padded_tokens,
-                            padded_rows, sums, scales) == cudaSuccess
+  const dim3 grid(static_cast<unsigned>((threads + sum_threads - 1) / sum_threads),
+                  static_cast<unsigned>(list.tokens));
+  return launch_overlapped(sum_splits_kernel, grid, sum_threads, 0, stream, list, strips, splits,
+                           padded_tokens, padded_rows, sums, scales) == cudaSuccess
              ? MatmulStatus::done
              : MatmulStatus::cuda_error;
 }

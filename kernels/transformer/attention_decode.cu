@@ -1,9 +1,9 @@
 // Few tokens against a long cache: the cache is split over blocks (flash decoding, Dao et al.
 // 2023), each of eight warps that take 16 positions in turn. The block that finishes last adds the
 // parts in their order.
+#include "device/overlap.cuh"
 #include "transformer/attention.cuh"
 #include "transformer/attention_tile.cuh"
-#include "transformer/overlap.cuh"
 #include "transformer/reduce.cuh"
 
 namespace quantloom::kernels {

@@ -4,9 +4,9 @@
 #include <climits>
 
 #include "device/hopper.cuh"
+#include "device/overlap.cuh"
 #include "matmul/ring.cuh"
 #include "transformer/attention_softmax_sm90.cuh"
-#include "transformer/overlap.cuh"
 #include "transformer/reduce.cuh"
 #include "transformer/transformer.h"
 

@@ -1,4 +1,4 @@
-#include "transformer/overlap.cuh"
+#include "device/overlap.cuh"
 #include "transformer/reduce.cuh"
 #include "transformer/transformer.h"
 

@@ -1,6 +1,6 @@
 // One warp per head of one token: the head is normed and rotated in shared memory, then written
 // out.
-#include "transformer/overlap.cuh"
+#include "device/overlap.cuh"
 #include "transformer/rope_head.cuh"
 #include "transformer/transformer.h"
 

@@ -159,9 +159,9 @@ def test_loading_and_closing_gives_all_memory_back(path: Path) -> None:
         after = cuda.memory()
         assert (after.in_use, after.blocks, after.cached) == (before.in_use, before.blocks, 0)
         free.append(after.free)
-    # The driver's figure is of all processes, and pytest-xdist's other workers load models too.
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        assert free[-1] == free[1], "the driver's free memory fell"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("all passed but the driver's free memory: other workers load models too")
+    assert free[-1] == free[1], "the driver's free memory fell"
 
 
 def calls(before: dict[str, int]) -> dict[str, int]:

@@ -4,7 +4,7 @@
 
 #include <cuda_runtime.h>
 
-#include <utility>
+#include <cstddef>
 
 namespace quantloom::kernels {
 
@@ -16,10 +16,11 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
+// overlap: such a launch, of a kernel that waits as above says, or an ordinary one.
 template <class... Parameters, class... Arguments>
-cudaError_t launch_overlapped(void (*kernel)(Parameters...), dim3 grid, int threads,
-                              std::size_t shared_bytes, cudaStream_t stream,
-                              Arguments&&... arguments) {
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads,
+                          std::size_t shared_bytes, bool overlap, cudaStream_t stream,
+                          Arguments&&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
@@ -29,8 +30,15 @@ cudaError_t launch_overlapped(void (*kernel)(Parameters...), dim3 grid, int thre
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = overlap ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch_overlapped(void (*kernel)(Parameters...), dim3 grid, int threads,
+                              std::size_t shared_bytes, cudaStream_t stream,
+                              Arguments&&... arguments) {
+  return launch_kernel(kernel, grid, threads, shared_bytes, true, stream, arguments...);
 }
 
 }  // namespace quantloom::kernels

@@ -12,7 +12,7 @@ from quantloom.tensor import Tensor
 __all__ = ["matmul"]
 
 _PRECISIONS = ("exact", "fast")
-_X_TYPES = ("float32", "float16", "bfloat16")
+_TYPES = ("float32", "float16", "bfloat16")
 
 
 def matmul(
@@ -54,16 +54,20 @@ def matmul(
         raise InvalidArgument(
             f"out must be a quantloom.Tensor, not {type(out).__name__}", subject="out"
         )
+    if dtype is None:
+        dtype = "float32" if out is None else out.dtype
+        if dtype not in _TYPES:
+            raise InvalidArgument(
+                f"out is {dtype}; it must be float32, float16 or bfloat16", subject="out"
+            )
     left, right = _tensor("x", x), _tensor("w", w)
     matrix = right._face
     if right.is_quantized and right.device != "cpu" and right.size > 0:
         # What the product refuses is not packed for it.
         fits = left.device == right.device and left.shape[-1:] == right.shape[-1:]
-        if fits and left.dtype in _X_TYPES:
+        if fits and left.dtype in _TYPES:
             matrix = right._let_go_of_blocks()
     target: Any = None if out is None else out._native
-    if dtype is None:
-        dtype = "float32" if out is None else out.dtype
     result = _quantloom.multiply(left._native, matrix, precision, dtype_name(dtype), target)
     return Tensor._wrap(result) if out is None else out
 

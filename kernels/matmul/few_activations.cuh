@@ -81,7 +81,7 @@ struct FewX {
     }
     if constexpr (P::has_offset) {
       __syncwarp();
-      sums.template read<tiles>(place, n, lane);
+      sums.template read<tiles>(place, lane);
       __syncwarp();
     }
   }

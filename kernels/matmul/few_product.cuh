@@ -38,13 +38,12 @@ struct SumsOfX {
 
   // from: [scale groups][tiles][4 tokens]
   template <int tiles>
-  __device__ void read(const float* from, int n, int lane) {
+  __device__ void read(const float* from, int lane) {
     const int g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int i = 0; i < 2 * steps; ++i) {
       const int group = 4 * i + t;
-      const bool is_used = (g & 1) < tiles && group * P::group < n * 32;
-      of[i / 2][i % 2] = is_used ? from[(group * tiles + (g & 1)) * 4 + (g >> 1)] : 0;
+      of[i / 2][i % 2] = (g & 1) < tiles ? from[(group * tiles + (g & 1)) * 4 + (g >> 1)] : 0;
     }
   }
 };
@@ -62,9 +61,11 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane,
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int quad = 2 * step + i;
-      if (P::block_groups < 8 && (4 * quad + t) * P::group >= n * 32) continue;
-      affine[i][0] = P::affine(piece, n, g, quad, t);
-      affine[i][1] = P::affine(piece, n, g + 8, quad, t);
+      // What the slot holds behind a short piece may be NaN as a scale.
+      const bool is_there = P::block_groups == 8 || (4 * quad + t) * P::group < n * 32;
+      const formats::Affine first = P::affine(piece, n, g, quad, t);
+      const formats::Affine second = P::affine(piece, n, g + 8, quad, t);
+      if (is_there) affine[i][0] = first, affine[i][1] = second;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -85,7 +86,9 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane,
   __syncwarp();
 }
 
-// A piece's products without the steps of x: row g of tokens t and 4 + t, then row g + 8.
+// A piece's products without the steps of x: row g of tokens t and 4 + t, then row g + 8. Of a
+// short piece all eight groups are multiplied: scales and x of the absent ones are zero, and a
+// branch per group would keep the groups from overlapping.
 template <class P, int tiles>
 __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
                                              const uint2 (&x)[piece_groups][tiles],
@@ -96,7 +99,6 @@ __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
   const int g = lane >> 2;
 #pragma unroll
   for (int j = 0; j < piece_groups; ++j) {
-    if (P::block_groups < 8 && j >= n) continue;
     std::uint32_t a[4];
     P::quants(piece, n, j, lane, a, table);
 #pragma unroll

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_const
   __shared__ float squares_of_warp[warps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, core = lane % 4;
   const int token = blockIdx.x;
-  const int groups = a.columns / 32, padded_groups = (groups + 1) / 2 * 2;
+  const int groups = a.columns / 32, padded_groups = 2 * wide_chunks(a.columns);
   const X* row = static_cast<const X*>(a.x) + static_cast<std::int64_t>(token) * a.columns;
   const int first = warp * 8 + lane / 4;
   using Pairs = float2[4];
@@ -162,16 +162,17 @@ __global__ void __launch_bounds__(align_threads)
   constexpr int strips_at_once = align_threads / align_tokens, held = 8;
   __shared__ int common_of[align_tokens];
   const PreparedLayout layout = prepared_layout(tokens, columns);
-  const int strips = columns / strip_rows, first = threadIdx.x / align_tokens;
+  const int strips = columns / strip_rows, padded_strips = 4 * wide_chunks(columns);
+  const int first = threadIdx.x / align_tokens;
   const int token = blockIdx.x * align_tokens + threadIdx.x % align_tokens;
   const auto* steps = reinterpret_cast<const signed char*>(prepared + layout.steps) + token;
-  // Tiles reach beyond the last token: what they find there is zero.
+  // Tiles reach beyond the last token, and pieces beyond the last column: zeros stand there.
   const bool is_used = token < tokens;
   if (threadIdx.x < align_tokens) common_of[threadIdx.x] = coarse_least;
   __syncthreads();
   // Loads for several strips are under way at a time.
   const auto each = [&](auto&& use) {
-    for (int strip = first; strip < strips; strip += held * strips_at_once) {
+    for (int strip = first; strip < padded_strips; strip += held * strips_at_once) {
       int step[held];
 #pragma unroll
       for (int i = 0; i < held; ++i) {
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(align_threads)
 #pragma unroll
       for (int i = 0; i < held; ++i) {
         const int at = strip + i * strips_at_once;
-        if (at < strips) use(at, step[i]);
+        if (at < padded_strips) use(at, step[i]);
       }
     }
   };
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(align_threads)
   }
   std::uint8_t* image = prepared + layout.image;
   each([&](int strip, int step) {
-    if (!is_used) {
+    if (!is_used || strip >= strips) {
       each_part(image, layout.padded_tokens, strip, token,
                 [](uint2& part) { part = make_uint2(0, 0); });
     } else if (step != common) {

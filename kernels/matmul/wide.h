@@ -45,6 +45,11 @@ inline int wide_fixed_splits(int columns, int strips) {
   return std::clamp(132 / row_tiles, 1, std::min(4, pieces));
 }
 
+// Of 64 columns of x: whole pieces, so that short ones are multiplied like others.
+__host__ __device__ constexpr int wide_chunks(int columns) {
+  return (columns + piece_columns - 1) / piece_columns * (piece_columns / 64);
+}
+
 // Offsets into the memory of a prepared x.
 struct PreparedLayout {
   int padded_tokens = 0;
@@ -59,7 +64,7 @@ __host__ __device__ constexpr PreparedLayout prepared_layout(int tokens, int col
   const auto padded = static_cast<std::size_t>(layout.padded_tokens);
   const auto round = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   layout.image = round(padded * 4);
-  layout.steps = layout.image + padded * static_cast<std::size_t>((columns + 63) / 64) * 128;
+  layout.steps = layout.image + padded * static_cast<std::size_t>(wide_chunks(columns)) * 128;
   layout.bytes = layout.steps + round(padded * static_cast<std::size_t>(columns / strip_rows));
   return layout;
 }
@@ -73,10 +78,11 @@ struct PreparedX {
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
 
-// x, normed where norm is not null (matmul.h), as the B operand: [columns / 64][padded tokens][64
-// halves], swizzled (wgmma_sm90.cuh) and scaled per token by a power of two whose inverse goes to
-// scales. Within a group of 32, the 16 bytes of core 2s + h hold columns 8t + 4s + 2h + {0, 1} for
-// t = 0 .. 3: the order in which a lane's eight neighbours of planes.h become two steps of 16.
+// x, normed where norm is not null (matmul.h), as the B operand: [wide_chunks][padded tokens][64
+// halves], zeros behind the last column, swizzled (wgmma_sm90.cuh) and scaled per token by a power
+// of two whose inverse goes to scales. Within a group of 32, the 16 bytes of core 2s + h hold
+// columns 8t + 4s + 2h + {0, 1} for t = 0 .. 3: the order in which a lane's eight neighbours of
+// planes.h become two steps of 16.
 struct WideImage {
   const void* x = nullptr;
   formats::Format x_type = formats::Format::f32;  // no norm with another

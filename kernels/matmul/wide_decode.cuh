@@ -50,11 +50,13 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane, 
 #pragma unroll
   for (int quad = 0; quad < piece_scales<P> / 4; ++quad) {
     const int group = 4 * quad + t;
-    if (P::block_groups < 8 && group * P::group >= n * 32) break;
+    const bool is_there = P::block_groups == 8 || group * P::group < n * 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = g + 8 * half;
-      const formats::Affine a = P::affine(piece, n, row, quad, t);
+      // What the slot holds behind a short piece may be NaN as a scale.
+      const formats::Affine found = P::affine(piece, n, row, quad, t);
+      const formats::Affine a = is_there ? found : formats::Affine{};
       std::uint32_t* at = to + row * affine_row_words<P> + group * affine_words<P>;
       if constexpr (P::has_offset) {
         *reinterpret_cast<uint2*>(at) = make_uint2(
@@ -67,22 +69,18 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane, 
   __syncwarp();
 }
 
-// The A operands of the two steps of group j.
+// The A operands of the two steps of group j: zeros where a short piece has no such group, for its
+// scales are.
 template <class P>
 __device__ inline void decode_group(const std::uint8_t* piece, int n, int j, int lane,
                                     const std::uint32_t* affine, const std::uint8_t* table,
                                     std::uint32_t (&first)[4], std::uint32_t (&second)[4]) {
-  if (P::block_groups == 8 || j < n) {
-    const int t = lane & 3, g = lane >> 2;
-    std::uint32_t a[4];
-    P::quants(piece, n, j, lane, a, table);
-    const int scale_group = P::group == 32 ? j : 2 * j + (t >> 1);
-    widen_fragment<P>(a, read_affine<P>(affine, g, scale_group),
-                      read_affine<P>(affine, g + 8, scale_group), first, second);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) first[i] = second[i] = 0;
-  }
+  const int t = lane & 3, g = lane >> 2;
+  std::uint32_t a[4];
+  P::quants(piece, n, j, lane, a, table);
+  const int scale_group = P::group == 32 ? j : 2 * j + (t >> 1);
+  widen_fragment<P>(a, read_affine<P>(affine, g, scale_group),
+                    read_affine<P>(affine, g + 8, scale_group), first, second);
 }
 
 }  // namespace quantloom::kernels

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       for (int index = first_item; index < items; index += item_step) {
         const WideItem item = wide_item<tile_tokens, cluster>(layout, index, rank);
         const int first = item.split * layout.split_pieces * 4;
-        const int last = min((groups + 1) / 2, last_piece(item.split) * 4);
+        const int last = last_piece(item.split) * 4;
         for (int chunk = first; chunk < last; ++chunk) {
           mbarrier_wait(empty + 8 * stage, parity);
           if (lane == 0) {
@@ -198,26 +198,24 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       while (p < end) {
 #pragma unroll
         for (int chunk = 0; chunk < 4; ++chunk) {
-          if (P::block_groups == 8 || 2 * chunk < n) {
-            auto& now = steps[chunk % 2];
-            auto& next = steps[(chunk + 1) % 2];
-            mbarrier_wait(full + 8 * stage, parity);
-            const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes);
-            wgmma_fence();
-            wgmma<tile_tokens>(d, now[0], b);
-            wgmma<tile_tokens>(d, now[1], b + 2);
-            wgmma_commit();
-            wgmma_wait<1>();
-            if (previous >= 0) release(previous);
-            previous = stage;
-            if (++stage == layout.x_stages) stage = 0, parity ^= 1;
-            if (chunk < 3) decode(2 * chunk + 2, next[0], next[1]);
-            wgmma_fence();
-            wgmma<tile_tokens>(d, now[2], b + 4);
-            wgmma<tile_tokens>(d, now[3], b + 6);
-            wgmma_commit();
-            if (chunk < 3) decode(2 * chunk + 3, next[2], next[3]);
-          }
+          auto& now = steps[chunk % 2];
+          auto& next = steps[(chunk + 1) % 2];
+          mbarrier_wait(full + 8 * stage, parity);
+          const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes);
+          wgmma_fence();
+          wgmma<tile_tokens>(d, now[0], b);
+          wgmma<tile_tokens>(d, now[1], b + 2);
+          wgmma_commit();
+          wgmma_wait<1>();
+          if (previous >= 0) release(previous);
+          previous = stage;
+          if (++stage == layout.x_stages) stage = 0, parity ^= 1;
+          if (chunk < 3) decode(2 * chunk + 2, next[0], next[1]);
+          wgmma_fence();
+          wgmma<tile_tokens>(d, now[2], b + 4);
+          wgmma<tile_tokens>(d, now[3], b + 6);
+          wgmma_commit();
+          if (chunk < 3) decode(2 * chunk + 3, next[2], next[3]);
         }
         ring.release();
         fetch_next();

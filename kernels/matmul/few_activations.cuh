@@ -6,6 +6,17 @@
 
 namespace quantloom::kernels {
 
+// Of `count` sums the lanes that differ in a bit of their number keep half each, for both.
+template <int count>
+__device__ inline void fold_sums(std::uint32_t (&sums)[piece_groups], int lane, int bit) {
+#pragma unroll
+  for (int i = 0; i < count / 2; ++i) {
+    const std::uint32_t lower = sums[i], upper = sums[i + count / 2];
+    const std::uint32_t other = __shfl_xor_sync(0xffffffffu, lane & bit ? lower : upper, bit);
+    sums[i] = (lane & bit ? upper : lower) + other;
+  }
+}
+
 // Tiles of four tokens, whose high and low plane are the columns 2i and 2i + 1 of an int8 step.
 template <class P, int tiles>
 struct FewX {
@@ -18,64 +29,71 @@ struct FewX {
   __device__ void read(const float* x, int columns, int tokens, int p, int n, int lane,
                        float* place) {
     constexpr unsigned all = 0xffffffffu;
-    constexpr int parts = 32 / P::group;  // scale groups of a group
+    // The lanes of a token's two planes convert four of their eight columns each, and give each
+    // other the plane that the other one holds.
     const int t = lane & 3, in_tile = lane >> 3;
     const bool is_low = lane & 4;
-    // high = (q + 128) >> 8; the low byte of q itself is q - 256 * high.
-    const std::uint32_t carry = is_low ? 0 : 128, bytes = is_low ? 0x0040 : 0x0051;
     // 1.5 * 2^23 + q has q in its low bits.
     constexpr float rounding = 12582912.0f;
     constexpr std::uint32_t rounding_bits = 0x4b400000;
+    const auto* from = reinterpret_cast<const float4*>(
+        x + static_cast<std::int64_t>(in_tile) * columns + p * piece_columns + t * 8 + (lane & 4));
+    // All loads are under way before the first is used.
+    float4 v[tiles][piece_groups];
 #pragma unroll
     for (int tile = 0; tile < tiles; ++tile) {
-      const int token = 4 * tile + in_tile;
-      const auto* from = reinterpret_cast<const float4*>(
-          x + static_cast<std::int64_t>(token) * columns + p * piece_columns + t * 8);
-      float4 v[piece_groups][2];
 #pragma unroll
       for (int j = 0; j < piece_groups; ++j) {
-        const bool is_there = token < tokens && (P::block_groups == 8 || j < n);
-        v[j][0] = is_there ? from[j * 8] : float4{};
-        v[j][1] = is_there ? from[j * 8 + 1] : float4{};
+        const bool is_there = 4 * tile + in_tile < tokens && (P::block_groups == 8 || j < n);
+        v[tile][j] = is_there ? from[tile * columns + j * 8] : float4{};
       }
+    }
+#pragma unroll
+    for (int tile = 0; tile < tiles; ++tile) {
       // As integers the absolute values are ordered, with NaN above infinity above everything.
       unsigned largest_bits = 0;
       const auto take = [&](float f) {
         largest_bits = max(largest_bits, __float_as_uint(fabsf(f)));
       };
+      for (const float4& f : v[tile]) take(f.x), take(f.y), take(f.z), take(f.w);
 #pragma unroll
-      for (int j = 0; j < piece_groups; ++j) {
-        for (const float4& f : v[j]) take(f.x), take(f.y), take(f.z), take(f.w);
+      for (int i = 1; i < 8; i *= 2) {
+        largest_bits = max(largest_bits, __shfl_xor_sync(all, largest_bits, i));
       }
-      largest_bits = max(largest_bits, __shfl_xor_sync(all, largest_bits, 1));
-      largest_bits = max(largest_bits, __shfl_xor_sync(all, largest_bits, 2));
       const float largest = __uint_as_float(largest_bits);
       const float inverse = largest > 1e-34f ? 32512.0f * __frcp_rn(largest) : 0.0f;
       const float step = largest <= 1e-34f    ? 0.0f
                          : largest < INFINITY ? largest * (1.0f / 32512.0f)
                                               : __int_as_float(0x7fffffff);
       steps[tile] = __shfl_sync(all, step, t * 8);
+      std::uint32_t of_group[piece_groups];
 #pragma unroll
       for (int j = 0; j < piece_groups; ++j) {
-        std::uint32_t sum = 0;
-        const auto fixed_point = [&](const float4& f) {
-          const auto q = [&](float value) {
-            return __float_as_uint(fmaf(value, inverse, rounding));
-          };
-          const std::uint32_t q0 = q(f.x), q1 = q(f.y), q2 = q(f.z), q3 = q(f.w);
-          sum += q0 + q1 + (q2 + q3) - 4 * rounding_bits;
-          return __byte_perm(__byte_perm(q0 + carry, q1 + carry, bytes),
-                             __byte_perm(q2 + carry, q3 + carry, bytes), 0x5410);
+        const auto q = [&](float value) { return __float_as_uint(fmaf(value, inverse, rounding)); };
+        const float4& f = v[tile][j];
+        const std::uint32_t q0 = q(f.x), q1 = q(f.y), q2 = q(f.z), q3 = q(f.w);
+        of_group[j] = q0 + q1 + (q2 + q3) - 4 * rounding_bits;
+        const auto plane = [](std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d,
+                              std::uint32_t selector) {
+          return __byte_perm(__byte_perm(a, b, selector), __byte_perm(c, d, selector), 0x5410);
         };
-        values[j][tile].x = fixed_point(v[j][0]);
-        values[j][tile].y = fixed_point(v[j][1]);
-        if constexpr (P::has_offset) {
-          sum += __shfl_xor_sync(all, sum, 1);
-          if constexpr (parts == 1) sum += __shfl_xor_sync(all, sum, 2);
-          if (!is_low && t % (4 / parts) == 0) {
-            place[((j * parts + t * parts / 4) * tiles + tile) * 4 + in_tile] =
-                static_cast<float>(static_cast<int>(sum));
-          }
+        // high = (q + 128) >> 8; the low byte of q itself is q - 256 * high.
+        const std::uint32_t high = plane(q0 + 128, q1 + 128, q2 + 128, q3 + 128, 0x0051);
+        const std::uint32_t low = plane(q0, q1, q2, q3, 0x0040);
+        const std::uint32_t got = __shfl_xor_sync(all, is_low ? high : low, 4);
+        values[j][tile] = is_low ? make_uint2(got, low) : make_uint2(high, got);
+      }
+      if constexpr (P::has_offset) {
+        constexpr int parts = 32 / P::group;  // scale groups of a group
+        fold_sums<8>(of_group, lane, 4);
+        fold_sums<4>(of_group, lane, 1);
+        if constexpr (parts == 1) fold_sums<2>(of_group, lane, 2);
+#pragma unroll
+        for (int i = 0; i < parts; ++i) {
+          const int j = (lane & 4) + 2 * (t & 1) + (parts == 1 ? t >> 1 : i);
+          const int group = parts == 1 ? j : 2 * j + (t >> 1);
+          place[(group * tiles + tile) * 4 + in_tile] =
+              static_cast<float>(static_cast<int>(of_group[i]));
         }
       }
     }

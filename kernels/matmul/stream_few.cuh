@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   using LaneSums = std::conditional_t<tiles == 2, float4, float2>;
   constexpr int lane_sums = 2 * tiles, tile_floats = 32 * lane_sums;
   extern __shared__ __align__(128) std::uint8_t shared[];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32, warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   const int groups = list.columns / 32;
   const int pieces = (groups + piece_groups - 1) / piece_groups;
   const int team = warp / layout.slice_pieces, slot = warp - team * layout.slice_pieces;

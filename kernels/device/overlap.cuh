@@ -16,22 +16,38 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
-// overlap: such a launch, of a kernel that waits as above says, or an ordinary one.
+// overlap: such a launch, of a kernel that waits as above says, or an ordinary one. cluster: blocks
+// of one; 1 where the device knows none.
 template <class... Parameters, class... Arguments>
-cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads,
-                          std::size_t shared_bytes, bool overlap, cudaStream_t stream,
-                          Arguments&&... arguments) {
+cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads,
+                            std::size_t shared_bytes, bool overlap, cudaStream_t stream,
+                            Arguments&&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
+  if (overlap) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads,
+                          std::size_t shared_bytes, bool overlap, cudaStream_t stream,
+                          Arguments&&... arguments) {
+  return launch_clusters(kernel, grid, 1, threads, shared_bytes, overlap, stream, arguments...);
 }
 
 template <class... Parameters, class... Arguments>

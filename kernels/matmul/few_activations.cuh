@@ -2,7 +2,9 @@
 // a step per token and 256 columns, q = 256 * high + low, as two int8 planes.
 #pragma once
 
+#include "device/cluster.cuh"
 #include "matmul/few_product.cuh"
+#include "matmul/ring.cuh"
 
 namespace quantloom::kernels {
 
@@ -24,10 +26,12 @@ struct FewX {
   float steps[tiles];  // of the tokens t
   SumsOfX<P> sums;
 
-  // x [tokens, columns]; piece p has n groups of 32 columns. place: few_scale_bytes of the warp.
-  // With an infinity or NaN the step is NaN, and so is every sum with it.
-  __device__ void read(const float* x, int columns, int tokens, int p, int n, int lane,
-                       float* place) {
+  // `converted` tiles of x [tokens, columns], from first_tile on, become the first ones here; piece
+  // p has n groups of 32 columns. place: few_scale_bytes of the warp, where the sums stay until
+  // read_sums(). With an infinity or NaN the step is NaN, and so is every sum with it.
+  template <int converted>
+  __device__ void convert(const float* x, int columns, int tokens, int first_tile, int p, int n,
+                          int lane, float* place) {
     constexpr unsigned all = 0xffffffffu;
     // The lanes of a token's two planes convert four of their eight columns each, and give each
     // other the plane that the other one holds.
@@ -37,19 +41,21 @@ struct FewX {
     constexpr float rounding = 12582912.0f;
     constexpr std::uint32_t rounding_bits = 0x4b400000;
     const auto* from = reinterpret_cast<const float4*>(
-        x + static_cast<std::int64_t>(in_tile) * columns + p * piece_columns + t * 8 + (lane & 4));
+        x + static_cast<std::int64_t>(4 * first_tile + in_tile) * columns + p * piece_columns +
+        t * 8 + (lane & 4));
     // All loads are under way before the first is used.
-    float4 v[tiles][piece_groups];
+    float4 v[converted][piece_groups];
 #pragma unroll
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int tile = 0; tile < converted; ++tile) {
 #pragma unroll
       for (int j = 0; j < piece_groups; ++j) {
-        const bool is_there = 4 * tile + in_tile < tokens && (P::block_groups == 8 || j < n);
+        const bool is_there =
+            4 * (first_tile + tile) + in_tile < tokens && (P::block_groups == 8 || j < n);
         v[tile][j] = is_there ? from[tile * columns + j * 8] : float4{};
       }
     }
 #pragma unroll
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int tile = 0; tile < converted; ++tile) {
       // As integers the absolute values are ordered, with NaN above infinity above everything.
       unsigned largest_bits = 0;
       const auto take = [&](float f) {
@@ -97,12 +103,51 @@ struct FewX {
         }
       }
     }
+    __syncwarp();
+  }
+
+  // The first tile becomes the second one of the same warp in block `rank`. given (four parts of
+  // 512 bytes, so many bytes apart), place and barrier are those that it takes it with.
+  static constexpr int given_bytes = 2048 + (4 + P::has_offset * piece_scale_groups<P> * 4) * 4;
+  __device__ void give(int rank, const float* given, int apart, const float* place,
+                       std::uint32_t barrier, int lane) const {
+    const std::uint32_t to = address_in_block(shared_address(given), rank) + lane * 16;
+    const std::uint32_t place_there = address_in_block(shared_address(place), rank);
+    const std::uint32_t count = address_in_block(barrier, rank);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint2 a = values[2 * i][0], b = values[2 * i + 1][0];
+      send(to + i * apart, make_uint4(a.x, a.y, b.x, b.y), count);
+    }
+    if (lane < 4) send(place_there + (steps_at + lane) * 4, steps[0], count);
     if constexpr (P::has_offset) {
-      __syncwarp();
-      sums.template read<tiles>(place, lane);
-      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < piece_scale_groups<P> / 8; ++i) {
+        const int at = i * 64 + lane / 4 * 8 + lane % 4;  // [scale group][0][token]
+        send(place_there + (at + 4) * 4, place[at], count);
+      }
     }
   }
+  __device__ void take(const float* given, int apart, const float* place, std::uint32_t barrier,
+                       int lane) {
+    mbarrier_wait(barrier, 0);
+    const auto* from = reinterpret_cast<const std::uint8_t*>(given) + lane * 16;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint4 v = *reinterpret_cast<const uint4*>(from + i * apart);
+      values[2 * i][tiles - 1] = make_uint2(v.x, v.y);
+      values[2 * i + 1][tiles - 1] = make_uint2(v.z, v.w);
+    }
+    steps[tiles - 1] = place[steps_at + lane % 4];
+  }
+
+  __device__ void read_sums(const float* place, int lane) {
+    if constexpr (P::has_offset) sums.template read<tiles>(place, lane);
+    __syncwarp();
+  }
+
+ private:
+  static constexpr int steps_at = piece_scale_groups<P> * 8;  // behind the sums of two tiles
 };
 
 }  // namespace quantloom::kernels

@@ -2,7 +2,8 @@
 // columns are cut into slices of at most 16 pieces, and a warp multiplies one piece of its block's
 // slice in strip after strip, so that its x stays in registers (few_activations.cuh). The warps of
 // a slice hand their sums of a unit (a strip, or gate's and up's) on through a few places in shared
-// memory, and take turns in adding them: nothing makes all warps of a block wait. Where there are
+// memory, and take turns in adding them: nothing makes all warps of a block wait. Of more than four
+// tokens two blocks of a slice convert four each, where clusters let them share. Where there are
 // several slices their sums go to the workspace, and of the blocks with the same units the last one
 // to be done adds them in the order of the slices.
 #pragma once
@@ -27,6 +28,7 @@ struct FewLayout {
   int partial;  // [teams][few_depth strips][slice_pieces][32 lanes][2][tiles] float
   int scales;   // per warp: few_scale_bytes
   int handing;  // [teams][2: full, empty][few_depth] barriers
+  int given;    // per warp: a barrier for x from the other block
   int barriers;
   int ring;
   int bytes;
@@ -36,6 +38,7 @@ struct FewLayout {
   int slice_pieces;
   int teams;         // slice_pieces warps each, of which a team has every teams-th unit
   int blocks;        // of a slice
+  bool shares;       // x is converted by the two blocks of a cluster
   int unit;          // strips: 1, or 2 in gate_up
   int depth;         // units whose sums are under way: a power of two
   int share, extra;  // units per block, and blocks with one more
@@ -104,6 +107,13 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   // Blocks of 256 columns leave no piece with fewer groups.
   const int n = P::block_groups == 8 || p + 1 < pieces ? piece_groups : groups - p * piece_groups;
   const int unit = layout.unit, depth = layout.depth;
+#if defined(QL_CLUSTERS)
+  const bool shares = tiles == 2 && layout.shares;
+#else
+  constexpr bool shares = false;
+#endif
+  // A block's first tile of x is the one that it converts itself.
+  const int first_tile = shares ? block & 1 : 0;
   const int units_from = block * layout.share + min(block, layout.extra);
   const int units_to = units_from + layout.share + (block < layout.extra ? 1 : 0);
   // The last slice may leave warps without a piece.
@@ -126,6 +136,16 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
     mbarrier_init(full + 8 * lane, slots);
     mbarrier_init(empty + 8 * lane, 1);
   }
+  const std::uint32_t taken = shared_address(shared + layout.given) + warp * 8;
+  if (shares) {
+    if (lane == 0 && slot < slots) {
+      mbarrier_init(taken, 1);
+      mbarrier_init_fence();
+      mbarrier_expect(taken, FewX<P, tiles>::given_bytes);
+    }
+    __syncwarp();
+    cluster_arrive_relaxed();
+  }
   const std::uint8_t* table = shared;
   load_table<P>(shared);
   __syncthreads();
@@ -134,15 +154,35 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
   auto* scales = reinterpret_cast<float2*>(shared + layout.scales + warp * few_scale_bytes<P>);
+  auto* const x_place = reinterpret_cast<float*>(scales);
+  const int strip_floats = layout.slice_pieces * tile_floats;
+  auto* const partial = reinterpret_cast<float*>(shared + layout.partial);
+  float* const places = partial + team * few_depth * strip_floats;
   FewX<P, tiles> x;
   if (slot < slots) {
-    x.read(layout.x, list.columns, list.tokens, p, n, lane, reinterpret_cast<float*>(scales));
+    const auto convert = [&]<int converted>() {
+      x.template convert<converted>(layout.x, list.columns, list.tokens, first_tile, p, n, lane,
+                                    x_place);
+    };
+    if (shares) {
+      convert.template operator()<1>();
+    } else {
+      convert.template operator()<tiles>();
+    }
+  }
+  // The warp's own places, free as yet, take the tile that the other block gives.
+  float* const given = places + slot * tile_floats;
+  const int apart = strip_floats * 4;
+  if (shares) {
+    // Nothing may be given to a block that has not begun.
+    cluster_wait();
+    if (slot < slots) x.give(first_tile ^ 1, given, apart, x_place, taken, lane);
   }
 #pragma unroll 1
   for (int i = layout.early_stages; i < layout.stages; ++i) fetch_next();
+  if (shares && slot < slots) x.take(given, apart, x_place, taken, lane);
+  x.read_sums(x_place, lane);
 
-  const int strip_floats = layout.slice_pieces * tile_floats;
-  auto* const partial = reinterpret_cast<float*>(shared + layout.partial);
   // Which of a group's two scale groups this lane's weights are in.
   std::uint32_t own[2] = {lane % 4 < 2, lane % 4 >= 2};
   asm volatile("" : "+r"(own[0]), "+r"(own[1]));
@@ -162,7 +202,8 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
 #pragma unroll 1
     for (int e = lane; e < strip_rows * list.tokens; e += 32) {
       const int row = e % strip_rows, token = e / strip_rows,
-                at = ((row % 8) * 4 + token % 4) * lane_sums + row / 8 * tiles + token / 4;
+                at = ((row % 8) * 4 + token % 4) * lane_sums + row / 8 * tiles +
+                     (token / 4 ^ first_tile);
       if (unit == 2) {
         store_gated(list, u, row, token, sum[at], sum[next + at]);
       } else {
@@ -184,7 +225,6 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
 
   const auto place_of = [&](int k) { return k & (depth - 1); };
   const auto phase_of = [&](int k) { return static_cast<std::uint32_t>((k & depth) != 0); };
-  float* const places = partial + team * few_depth * strip_floats;
   // A unit is finished a few units later, when the other warps' sums are mostly there.
   int turn = slot;
   for (int k = 0; first + (k - depth / 2) * layout.teams < last; ++k) {
@@ -300,6 +340,12 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
   layout.depth = few_depth / layout.unit;
   const int units = strips / layout.unit;
   layout.blocks = std::clamp(processors / layout.slices, 1, std::min(units, few_most_blocks));
+  // Chips with so much shared memory have clusters.
+  layout.shares = tiles == 2 && shared_limit >= 232448;
+  if (layout.shares) {
+    const int most = std::max(processors / layout.slices / 2 * 2, 2);
+    layout.blocks = std::min({(units + 1) / 2 * 2, most, few_most_blocks});
+  }
   layout.share = units / layout.blocks;
   layout.extra = units % layout.blocks;
   for (layout.teams = few_warps / layout.slice_pieces; layout.teams > 0; --layout.teams) {
@@ -314,6 +360,7 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
     layout.partial = take(warps * few_places_bytes(tiles));
     layout.scales = take(warps * few_scale_bytes<P>);
     layout.handing = take(layout.teams * few_depth * 16);
+    layout.given = take(warps * 8);
     layout.barriers = take(warps * 8 * 8);
     layout.ring = at;
     layout.stages = std::min(4, (shared_limit - at) / (warps * P::piece_bytes));
@@ -331,9 +378,9 @@ MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips
     return MatmulStatus::cuda_error;
   }
   const dim3 grid(static_cast<unsigned>(layout.blocks * layout.slices));
-  const cudaError_t error =
-      launch_kernel(kernel, grid, warps * 32, static_cast<std::size_t>(layout.bytes), overlap,
-                    stream, list, strips, layout);
+  const cudaError_t error = launch_clusters(kernel, grid, layout.shares ? 2 : 1, warps * 32,
+                                            static_cast<std::size_t>(layout.bytes), overlap, stream,
+                                            list, strips, layout);
   return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
 }
 

@@ -197,6 +197,24 @@ void bulk_store(Context& c, const Instruction& i, u32 mask) {
   c.progress = true;
 }
 
+// to, values, mbarrier: done at once
+template <unsigned count>
+void store_and_count(Context& c, const Instruction& i, u32 mask) {
+  for_lanes(mask, [&](unsigned l) {
+    const u32 to = read<u32>(c, i.op[0], l), barrier = read<u32>(c, i.op[2], l);
+    if (block_of(c, barrier, l) != block_of(c, to, l)) {
+      stop(Fault::Kind::illegal_instruction, l, "a store's mbarrier lies in another block");
+    }
+    u32 values[count];
+    for (unsigned n = 0; n < count; ++n) {
+      values[n] = read<u32>(c, count == 1 ? i.op[1] : c.frame->function->lists[i.list + n], l);
+    }
+    std::memcpy(shared_at(c, to, sizeof values, l), values, sizeof values);
+    complete_bytes(c, shared_at(c, barrier, 8, l), sizeof values);
+  });
+  c.progress = true;
+}
+
 // cp.async: to, from, bytes, bytes that are read (the rest is zero)
 void small_copy(Context& c, const Instruction& i, u32 mask) {
   for_lanes(mask, [&](unsigned l) {
@@ -283,6 +301,14 @@ void add_async_forms(Forms& forms) {
         forms[box + ".multicast::cluster.L2::cache_hint"] = {tensor_copy<true>, "mtmw*",
                                                              Kind::plain, rank};
       }
+    }
+  }
+  for (const std::string weak : {"", ".weak"}) {
+    const std::string store = "st.async" + weak + ".shared::cluster.mbarrier::complete_tx::bytes";
+    for (const char* type : {".b32", ".u32", ".s32", ".f32"}) {
+      forms[store + type] = {store_and_count<1>, "mwm"};
+      forms[store + ".v2" + type] = {store_and_count<2>, "mvm"};
+      forms[store + ".v4" + type] = {store_and_count<4>, "mvm"};
     }
   }
   forms["cp.async.bulk.global.shared::cta.bulk_group"] = {bulk_store, "gmw"};

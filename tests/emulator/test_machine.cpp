@@ -240,6 +240,56 @@ TEST(blocks_of_a_cluster_reach_each_other) {
   for (unsigned i = 0; i < 64; ++i) CHECK(a[i] == (i < 32 ? 41 : 40));
 }
 
+TEST(stores_to_a_block_of_the_cluster_count_at_its_mbarrier) {
+  Words a(64), b(64);
+  CHECK(fine(run_body(R"(
+    .shared .align 8 .b8 bar[8];
+    .shared .align 16 .b8 room[640];
+    mov.u32 %r1, bar;
+    mov.u32 %r9, %cluster_ctarank;
+    setp.ne.u32 %p1, %tid, 0;
+    @%p1 bra MEET;
+    mbarrier.init.shared::cta.b64 [%r1], 1;
+    fence.mbarrier_init.release.cluster;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r1], 640;
+  MEET:
+    barrier.cluster.arrive.relaxed.aligned;
+    barrier.cluster.wait.acquire.aligned;
+    xor.b32 %r3, %r9, 1;
+    shl.b32 %r5, %tid, 4;
+    mov.u32 %r6, room;
+    add.u32 %r5, %r5, %r6;
+    mapa.shared::cluster.u32 %r4, %r5, %r3;
+    mapa.shared::cluster.u32 %r7, %r1, %r3;
+    add.u32 %r8, %r9, 40;
+    add.u32 %r10, %r9, %tid;
+    st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%r4],
+      {%r8, %r8, %r8, %r10}, [%r7];
+    shl.b32 %r5, %tid, 2;
+    add.u32 %r5, %r5, %r6;
+    add.u32 %r5, %r5, 512;
+    mapa.shared::cluster.u32 %r4, %r5, %r3;
+    st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r4], %r8, [%r7];
+  WAIT:
+    mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r1], 0;
+    @!%p2 bra WAIT;
+    ld.shared.u32 %r11, [%r5];
+    shl.b32 %r12, %tid, 4;
+    add.u32 %r12, %r12, %r6;
+    ld.shared.u32 %r13, [%r12+12];
+    shl.b32 %r8, %r9, 7;
+    cvt.u64.u32 %rd1, %r8;
+    add.s64 %rd2, %ao, %rd1;
+    st.global.u32 [%rd2], %r11;
+    add.s64 %rd3, %bo, %rd1;
+    st.global.u32 [%rd3], %r13;)",
+                      a, b, {{2, 1, 1}, {32, 1, 1}, {2, 1, 1}})));
+  for (unsigned i = 0; i < 64; ++i) {
+    CHECK(a[i] == (i < 32 ? 41 : 40));
+    CHECK(b[i] == (i < 32 ? 1 : 0) + i % 32);
+  }
+}
+
 TEST(blocks_of_a_cooperative_launch_wait_for_each_other) {
   Words a(8), b(32);
   CHECK(fine(run_body(R"(

@@ -61,6 +61,30 @@ def test_few_tokens_and_many_strips(format: str, rows: int, columns: int) -> Non
         assert error(found, x[:tokens], weights) <= BOUNDS["exact"], tokens
 
 
+@pytest.mark.parametrize(
+    "format", ["Q4_0", "Q5_1", "Q8_0", "NVFP4", "Q4_K", "Q2_K", "Q6_K", "IQ2_XS"]
+)
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(40, 32), (16, 288), (100, 1056), (5, 4320), (72, 4352), (130, 12576)]
+)
+def test_few_tokens_share_their_conversion(format: str, rows: int, columns: int) -> None:
+    """Two tiles of tokens, of which the second is short or whole: one strip for two blocks, slices
+    that leave warps without a piece, and pieces of an odd number of groups.
+    """
+    elements = FORMATS[format].elements
+    columns = (columns + elements - 1) // elements * elements
+    w, weights = matrix(format, rows, columns)
+    w = w.to("cuda")
+    x = activations(8, columns)
+    for tokens in (5, 6, 8, 16):
+        x_here = np.resize(x, (tokens, columns))
+        x_here[-1] *= 1000  # a step of its own
+        found = guarded(Tensor(x_here, device="cuda"), w, "exact")
+        for token in range(tokens):
+            part = slice(token, token + 1)
+            assert error(found[part], x_here[part], weights) <= BOUNDS["exact"], (tokens, token)
+
+
 @pytest.mark.parametrize("format", QUANTIZED)
 def test_the_kernels_for_raw_blocks_agree(format: str) -> None:
     w, weights = matrix(format, 37, 1280)

@@ -27,7 +27,10 @@ MIXED: list[tuple[list[str], list[int], int]] = [
     (["Q5_0", "Q2_K", "Q5_0"], [130, 40, 17], 768),
 ]
 # Tokens and the feed-forward length: ends inside tiles, and lengths that are no chunks of 64.
-FEED_FORWARDS = [(1, 512), (7, 512), (9, 1024), (40, 544), (130, 1536), (300, 768), (512, 2048)]
+FEED_FORWARDS = [
+    *[(1, 512), (7, 512), (9, 1024), (40, 544), (130, 1536), (300, 768), (512, 2048)],
+    *[(16, 832), (130, 832)],  # a prepared x that ends within a piece of 256 columns
+]
 GATE_TOKENS = [1, 8, 9, 40, 130, 512]  # each of the tiles that a GPU chooses from
 ATTENTIONS: dict[str, dict[str, Any]] = {
     "first token": {"tokens": 1, "past": 0, "heads": 4, "kv_heads": 2, "size": 64},

@@ -1,9 +1,9 @@
 // Planes of IQ1_S and IQ1_M. A grid row is looked up as eight nibbles of level 0 .. 2. Per two
 // groups a lane has a word of four index bytes (row g, row g + 8, and the next group's), and per
-// four groups one of eight nibbles with three upper bits of an index and, on top, a fourth bit: row
-// g's in the lower half, the first group's on top. So one shift by the group brings both rows'
-// nibbles where the addresses have the three bits, 4 .. 6, and a lane's copy has the bits around
-// them.
+// four groups one of eight nibbles with three upper bits of an index above a fourth bit: row g's in
+// the lower half, the first group's on top. So one shift by the group brings both rows' bits to
+// where an address has them. Above a lane's own bits, they leave the eight copies of an entry in
+// eight banks: between them, four reads of a warp would more often meet in one.
 #pragma once
 
 #include "matmul/grid_planes.h"
@@ -20,7 +20,7 @@ template <class F, Span... spans_>
 struct Iq1Planes : UnitPlanes<F, 12, spans_...> {
   static constexpr int nibbles_at = 512;
   __device__ static std::uint32_t table_word(int row, int column) {
-    return iq1_words.words[row + column % 8 * 256];
+    return iq1_words.words[row + column / 2 * 256];
   }
   __device__ static std::uint32_t indices(const std::uint8_t* piece, int j, int lane) {
     return load_word(piece + (j / 2 * 32 + lane) * 4);
@@ -33,7 +33,7 @@ struct Iq1Planes : UnitPlanes<F, 12, spans_...> {
     return nibbles(piece, j, lane) << (4 * (j & 3));
   }
   __device__ static std::uint32_t in_rows(std::uint32_t top, int lane) {
-    return (top & 0x70007000u) | (0x04000400u * (lane & 3) + 0x20002000u * (lane & 4));
+    return (top & 0xe000e000u) | 0x04000400u * (lane & 7);
   }
   // Code 0 is the index's lower byte, code 1 the nibble.
   __device__ static void pack_quants(std::uint8_t* piece, int, int j, int lane,
@@ -71,24 +71,24 @@ struct Planes<formats::IQ1_S> : Iq1Planes<formats::IQ1_S, Span{0, 2, 1}> {
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
     const std::uint32_t both = nibbles(piece, 4 * quad, own_lane());
-    // The fourth bits next to each other, from bit 15 on: no two products meet.
-    const std::uint32_t bits = ((row & 8 ? upper_half(both) : both) & 0x8888u) * 0x8421u;
-    const float scale = load_half(span<0>(piece, n, 0, row)) * field_value<15, 1>(bits, 7u, 1.0f);
-    const std::uint32_t sign = bits << 13 & 0x80000000u;
+    // The fourth bits next to each other, from bit 12 on: no two products meet.
+    const std::uint32_t bits = ((row & 8 ? upper_half(both) : both) & 0x1111u) * 0x8421u;
+    const float scale = load_half(span<0>(piece, n, 0, row)) * field_value<12, 1>(bits, 7u, 1.0f);
+    const std::uint32_t sign = bits << 16 & 0x80000000u;
     return {scale, __uint_as_float(__float_as_uint(scale * 0.125f) ^ sign)};
   }
   __device__ static void read_codes(const formats::IQ1_S::Block& block, int k, std::int8_t q[8]) {
     const int scale = block.high_bits[scale_group_of_unit(k)] >> 12;
     q[0] = static_cast<std::int8_t>(block.indices[k]);
-    q[1] = static_cast<std::int8_t>((block.high_bits[k / 4] >> (3 * (k % 4)) & 7) |
-                                    (scale >> scale_bit_of_unit(k) & 1) << 3);
+    q[1] = static_cast<std::int8_t>((block.high_bits[k / 4] >> (3 * (k % 4)) & 7) << 1 |
+                                    (scale >> scale_bit_of_unit(k) & 1));
   }
   __device__ static void write_code(formats::IQ1_S::Block& block, int k, int i, int q) {
     if (i == 0) block.indices[k] = static_cast<std::uint8_t>(q);
     if (i != 1) return;
-    block.high_bits[k / 4] |= static_cast<std::uint16_t>((q & 7) << (3 * (k % 4)));
+    block.high_bits[k / 4] |= static_cast<std::uint16_t>((q >> 1 & 7) << (3 * (k % 4)));
     block.high_bits[scale_group_of_unit(k)] |=
-        static_cast<std::uint16_t>((q >> 3 & 1) << (12 + scale_bit_of_unit(k)));
+        static_cast<std::uint16_t>((q & 1) << (12 + scale_bit_of_unit(k)));
   }
 };
 
@@ -101,10 +101,11 @@ struct Planes<formats::IQ1_M> : Iq1Planes<formats::IQ1_M, Span{48, 8, 1}> {
     const std::uint32_t w = indices(piece, j, lane), top = top_nibbles(piece, j, lane);
     const std::uint32_t in_row = in_rows(top, lane);
     // All bits of a word set where the highest bit of a byte is: the permutation's sign mode.
+    const std::uint32_t signs = top * (unknown_zero() + 8u);
     const std::uint32_t first =
-        entry_of<0>(table, w, 2 * (j & 1), in_row) | (permute(top, 0u, 0x9999u) & 0x44444444u);
-    const std::uint32_t second =
-        entry_of<1>(table, w, 2 * (j & 1) + 1, in_row) | (permute(top, 0u, 0xbbbbu) & 0x44444444u);
+        entry_of<0>(table, w, 2 * (j & 1), in_row) | (permute(signs, 0u, 0x9999u) & 0x44444444u);
+    const std::uint32_t second = entry_of<1>(table, w, 2 * (j & 1) + 1, in_row) |
+                                 (permute(signs, 0u, 0xbbbbu) & 0x44444444u);
     const auto values = [](std::uint32_t s) { return permute(0x000901f9u, 0x0007fff7u, s); };
     a[0] = values(first), a[2] = values(upper_half(first));
     a[1] = values(second), a[3] = values(upper_half(second));
@@ -121,11 +122,15 @@ struct Planes<formats::IQ1_M> : Iq1Planes<formats::IQ1_M, Span{48, 8, 1}> {
   }
   __device__ static void read_codes(const formats::IQ1_M::Block& block, int k, std::int8_t q[8]) {
     q[0] = static_cast<std::int8_t>(block.indices[k]);
-    q[1] = static_cast<std::int8_t>(block.high_bits[k / 2] >> (4 * (k % 2)) & 15);
+    const int nibble = block.high_bits[k / 2] >> (4 * (k % 2)) & 15;
+    q[1] = static_cast<std::int8_t>((nibble << 1 | nibble >> 3) & 15);
   }
   __device__ static void write_code(formats::IQ1_M::Block& block, int k, int i, int q) {
     if (i == 0) block.indices[k] = static_cast<std::uint8_t>(q);
-    if (i == 1) block.high_bits[k / 2] |= static_cast<std::uint8_t>((q & 15) << (4 * (k % 2)));
+    if (i == 1) {
+      block.high_bits[k / 2] |=
+          static_cast<std::uint8_t>(((q >> 1 & 7) | (q & 1) << 3) << (4 * (k % 2)));
+    }
   }
 };
 

@@ -70,6 +70,44 @@ __device__ inline std::uint32_t grid_entry(const std::uint8_t* table, std::uint3
   return load_word(table + permute(codes, in_row, 0x5504u | static_cast<std::uint32_t>(byte) << 4));
 }
 
+// The same for the offset in the upper byte of half `half` of in_rows, whose lower bytes are 0.
+template <int half>
+__device__ inline std::uint32_t entry_of(const std::uint8_t* table, std::uint32_t codes, int byte,
+                                         std::uint32_t in_rows) {
+  constexpr std::uint32_t offset = 0x4405u + 2u * half;
+  return load_word(table + permute(codes, in_rows, offset | static_cast<std::uint32_t>(byte) << 4));
+}
+
+// The busiest pipe of the one-token kernels is the one for logic, which shifts and permutes too;
+// these two are multiplications, on another. A compiler that knew the factors would not multiply.
+__device__ inline std::uint32_t unknown_zero() {
+  std::uint32_t lane;
+  asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane >> 5;
+}
+// a | b of words without a common bit.
+__device__ inline std::uint32_t join(std::uint32_t a, std::uint32_t b) {
+  return a * (unknown_zero() + 1u) + b;
+}
+__device__ inline std::uint32_t upper_half(std::uint32_t w) {
+  const std::uint32_t factor = unknown_zero() + 65536u;
+  return static_cast<std::uint32_t>(static_cast<std::uint64_t>(w) * factor >> 32);
+}
+
+// 2^doublings * (the field of `bits` at `position` that `mask` leaves) + plus, exactly, without a
+// conversion from an integer.
+template <int position, int doublings = 0>
+__device__ inline float field_value(std::uint32_t bits, std::uint32_t mask, float plus) {
+  constexpr int exponent = 23 - position + doublings;
+  constexpr std::uint32_t base = static_cast<std::uint32_t>(127 + exponent) << 23;
+  return __uint_as_float((bits & mask << position) | base) +
+         (plus - static_cast<float>(1 << exponent));
+}
+
+// affine() is called by the lane that has unit t of its row: 4 * (row % 8) + t. Where that is not
+// said, words that quants() has read too are read again.
+__device__ inline int own_lane() { return static_cast<int>(threadIdx.x & 31u); }
+
 // P::table_word(row, column) is the word at byte 16 * column of a table row, four times.
 //
 // Formats of `bits` bits a unit, 256 weights a block. D reads and writes a unit's fields as codes.

@@ -1,7 +1,9 @@
 // Planes of IQ1_S and IQ1_M. A grid row is looked up as eight nibbles of level 0 .. 2. Per two
 // groups a lane has a word of four index bytes (row g, row g + 8, and the next group's), and per
-// four groups one of eight nibbles (row g, row g + 8 of each group) with three upper bits of an
-// index and a fourth bit.
+// four groups one of eight nibbles with three upper bits of an index above a fourth bit: row g's in
+// the lower half, the first group's on top. So one shift by the group brings both rows' bits to
+// where an address has them. Above a lane's own bits, they leave the eight copies of an entry in
+// eight banks: between them, four reads of a warp would more often meet in one.
 #pragma once
 
 #include "matmul/grid_planes.h"
@@ -26,46 +28,54 @@ struct Iq1Planes : UnitPlanes<F, 12, spans_...> {
   __device__ static std::uint32_t nibbles(const std::uint8_t* piece, int j, int lane) {
     return load_word(piece + nibbles_at + (j / 4 * 32 + lane) * 4);
   }
+  // The nibbles of group j on top of each half.
+  __device__ static std::uint32_t top_nibbles(const std::uint8_t* piece, int j, int lane) {
+    return nibbles(piece, j, lane) << (4 * (j & 3));
+  }
+  __device__ static std::uint32_t in_rows(std::uint32_t top, int lane) {
+    return (top & 0xe000e000u) | 0x04000400u * (lane & 7);
+  }
   // Code 0 is the index's lower byte, code 1 the nibble.
   __device__ static void pack_quants(std::uint8_t* piece, int, int j, int lane,
                                      const std::int8_t row_g[8], const std::int8_t row_g8[8]) {
     std::uint8_t* bytes = piece + (j / 2 * 32 + lane) * 4 + 2 * (j & 1);
     bytes[0] = static_cast<std::uint8_t>(row_g[0]), bytes[1] = static_cast<std::uint8_t>(row_g8[0]);
-    piece[nibbles_at + (j / 4 * 32 + lane) * 4 + j % 4] =
-        static_cast<std::uint8_t>(row_g[1] | row_g8[1] << 4);
+    auto& nibbles = reinterpret_cast<std::uint32_t*>(piece + nibbles_at)[j / 4 * 32 + lane];
+    if (j % 4 == 0) nibbles = 0;
+    nibbles |= static_cast<std::uint32_t>(row_g[1] | row_g8[1] << 16) << (12 - 4 * (j % 4));
   }
   __device__ static void unpack_quants(const std::uint8_t* piece, int, int j, int lane,
                                        std::int8_t row_g[8], std::int8_t row_g8[8]) {
     const std::uint32_t index = indices(piece, j, lane) >> (16 * (j & 1));
-    const std::uint32_t nibble = nibbles(piece, j, lane) >> (8 * (j & 3));
+    const std::uint32_t nibble = nibbles(piece, j, lane) >> (12 - 4 * (j & 3));
     row_g[0] = static_cast<std::int8_t>(index), row_g8[0] = static_cast<std::int8_t>(index >> 8);
     row_g[1] = static_cast<std::int8_t>(nibble & 15u);
-    row_g8[1] = static_cast<std::int8_t>(nibble >> 4 & 15u);
+    row_g8[1] = static_cast<std::int8_t>(nibble >> 16 & 15u);
   }
 };
 
 // The fourth bit is one of the group's scale, on top of which is the sign of its shift, +-1/8: an
-// offset. It is the nibble's lowest.
+// offset.
 template <>
 struct Planes<formats::IQ1_S> : Iq1Planes<formats::IQ1_S, Span{0, 2, 1}> {
   static constexpr bool has_offset = true;
   __device__ static void quants(const std::uint8_t* piece, int, int j, int lane, std::uint32_t a[4],
                                 const std::uint8_t* table) {
-    const std::uint32_t w = indices(piece, j, lane), own = 4u * (lane & 7);
-    const std::uint32_t byte = nibbles(piece, j, lane) >> (8 * (j & 3));
-    const std::uint32_t first = grid_entry(table, w, 2 * (j & 1), (byte << 4 & 224u) | own);
-    const std::uint32_t second = grid_entry(table, w, 2 * (j & 1) + 1, (byte & 224u) | own);
+    const std::uint32_t w = indices(piece, j, lane);
+    const std::uint32_t in_row = in_rows(top_nibbles(piece, j, lane), lane);
+    const std::uint32_t first = entry_of<0>(table, w, 2 * (j & 1), in_row);
+    const std::uint32_t second = entry_of<1>(table, w, 2 * (j & 1) + 1, in_row);
     constexpr std::uint32_t values = 0x000100ffu;
-    a[0] = permute(values, 0u, first), a[2] = permute(values, 0u, first >> 16);
-    a[1] = permute(values, 0u, second), a[3] = permute(values, 0u, second >> 16);
+    a[0] = permute(values, 0u, first), a[2] = permute(values, 0u, upper_half(first));
+    a[1] = permute(values, 0u, second), a[3] = permute(values, 0u, upper_half(second));
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    const int lane = 4 * (row & 7) + t;
-    const std::uint32_t bits = nibbles(piece, 4 * quad, lane) >> (row & 8 ? 4 : 0) & 0x01010101u;
-    const std::uint32_t nibble = bits * 0x01020408u >> 24;
-    const float scale = load_half(span<0>(piece, n, 0, row)) *
-                        static_cast<float>(static_cast<int>(2 * (nibble & 7u) + 1));
-    return {scale, nibble & 8u ? scale * -0.125f : scale * 0.125f};
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
+    const std::uint32_t both = nibbles(piece, 4 * quad, own_lane());
+    // The fourth bits next to each other, from bit 12 on: no two products meet.
+    const std::uint32_t bits = ((row & 8 ? upper_half(both) : both) & 0x1111u) * 0x8421u;
+    const float scale = load_half(span<0>(piece, n, 0, row)) * field_value<12, 1>(bits, 7u, 1.0f);
+    const std::uint32_t sign = bits << 16 & 0x80000000u;
+    return {scale, __uint_as_float(__float_as_uint(scale * 0.125f) ^ sign)};
   }
   __device__ static void read_codes(const formats::IQ1_S::Block& block, int k, std::int8_t q[8]) {
     const int scale = block.high_bits[scale_group_of_unit(k)] >> 12;
@@ -82,42 +92,45 @@ struct Planes<formats::IQ1_S> : Iq1Planes<formats::IQ1_S, Span{0, 2, 1}> {
   }
 };
 
-// The fourth bit is the sign of the unit's shift, the nibble's highest: nibbles select 8 * (level -
-// 1) + 1 or, with bit 2 set, - 1.
+// The fourth bit is the sign of the unit's shift: nibbles select 8 * (level - 1) + 1 or, with bit 2
+// set, - 1.
 template <>
 struct Planes<formats::IQ1_M> : Iq1Planes<formats::IQ1_M, Span{48, 8, 1}> {
   __device__ static void quants(const std::uint8_t* piece, int, int j, int lane, std::uint32_t a[4],
                                 const std::uint8_t* table) {
-    const std::uint32_t w = indices(piece, j, lane), own = 4u * (lane & 7);
-    const std::uint32_t all = nibbles(piece, j, lane);
-    const std::uint32_t byte = all >> (8 * (j & 3));
+    const std::uint32_t w = indices(piece, j, lane), top = top_nibbles(piece, j, lane);
+    const std::uint32_t in_row = in_rows(top, lane);
     // All bits of a word set where the highest bit of a byte is: the permutation's sign mode.
-    const std::uint32_t replicate = 0x8888u + 0x1111u * static_cast<std::uint32_t>(j & 3);
-    const std::uint32_t first = grid_entry(table, w, 2 * (j & 1), (byte << 5 & 224u) | own) |
-                                (permute(all << 4, 0u, replicate) & 0x44444444u);
-    const std::uint32_t second = grid_entry(table, w, 2 * (j & 1) + 1, (byte << 1 & 224u) | own) |
-                                 (permute(all, 0u, replicate) & 0x44444444u);
+    const std::uint32_t signs = top * (unknown_zero() + 8u);
+    const std::uint32_t first =
+        entry_of<0>(table, w, 2 * (j & 1), in_row) | (permute(signs, 0u, 0x9999u) & 0x44444444u);
+    const std::uint32_t second = entry_of<1>(table, w, 2 * (j & 1) + 1, in_row) |
+                                 (permute(signs, 0u, 0xbbbbu) & 0x44444444u);
     const auto values = [](std::uint32_t s) { return permute(0x000901f9u, 0x0007fff7u, s); };
-    a[0] = values(first), a[2] = values(first >> 16);
-    a[1] = values(second), a[3] = values(second >> 16);
+    a[0] = values(first), a[2] = values(upper_half(first));
+    a[1] = values(second), a[3] = values(upper_half(second));
   }
   __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const uint2 w = *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row));
-    const std::uint32_t d = ((w.x >> 12) & 0xfu) | ((w.x >> 24) & 0xf0u) | ((w.y >> 4) & 0xf00u) |
-                            ((w.y >> 16) & 0xf000u);
-    const std::uint32_t word = quad < 2 ? w.x : w.y;
-    const int scale = static_cast<int>((word >> (16 * (quad & 1) + 3 * t)) & 7u);
-    return {__half2float(__ushort_as_half(static_cast<unsigned short>(d))) *
-                static_cast<float>(2 * scale + 1) * 0.125f,
-            0.0f};
+    // The upper nibbles of the 16-bit words: of bytes, then next to each other in bytes 0 and 2.
+    const std::uint32_t nibbles = permute(w.x, w.y, 0x7531u) & 0xf0f0f0f0u;
+    const std::uint32_t d = permute(__umulhi(nibbles, 0x11000000u), 0u, 0x4420u);
+    const std::uint32_t bits = (quad & 2 ? w.y : w.x) >> (3 * t);
+    const float scale =
+        quad & 1 ? field_value<16, 1>(bits, 7u, 1.0f) : field_value<0, 1>(bits, 7u, 1.0f);
+    return {__half2float(__ushort_as_half(static_cast<unsigned short>(d))) * scale * 0.125f, 0.0f};
   }
   __device__ static void read_codes(const formats::IQ1_M::Block& block, int k, std::int8_t q[8]) {
     q[0] = static_cast<std::int8_t>(block.indices[k]);
-    q[1] = static_cast<std::int8_t>(block.high_bits[k / 2] >> (4 * (k % 2)) & 15);
+    const int nibble = block.high_bits[k / 2] >> (4 * (k % 2)) & 15;
+    q[1] = static_cast<std::int8_t>((nibble << 1 | nibble >> 3) & 15);
   }
   __device__ static void write_code(formats::IQ1_M::Block& block, int k, int i, int q) {
     if (i == 0) block.indices[k] = static_cast<std::uint8_t>(q);
-    if (i == 1) block.high_bits[k / 2] |= static_cast<std::uint8_t>((q & 15) << (4 * (k % 2)));
+    if (i == 1) {
+      block.high_bits[k / 2] |=
+          static_cast<std::uint8_t>(((q >> 1 & 7) | (q & 1) << 3) << (4 * (k % 2)));
+    }
   }
 };
 

@@ -89,22 +89,8 @@ class PieceRing {
 
   // Starts a copy into the next free slot.
   __device__ void fetch(const std::uint8_t* from, int bytes) {
-    std::uint8_t* slot = slots_ + in_ * bytes_;
-#if defined(QL_BULK_COPY)
-    if (from != nullptr && threadIdx.x % 32 == 0) {
-      mbarrier_expect(barriers_ + 8 * in_, bytes);
-      bulk_copy(shared_address(slot), from, bytes, barriers_ + 8 * in_);
-    }
-#else
-    if (from != nullptr) {
-      for (int i = static_cast<int>(threadIdx.x % 32) * 16; i < bytes; i += 512) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(slot) + i),
-                     "l"(from + i)
-                     : "memory");
-      }
-    }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
+    if (from != nullptr) copy(in_, from, bytes);
+    end_copy();
     in_ = in_ + 1 == stages_ ? 0 : in_ + 1;
   }
 
@@ -139,7 +125,36 @@ class PieceRing {
     if (++out_ == stages_) out_ = 0, parity_ ^= 1;
   }
 
+  // release() and fetch() in fewer instructions, for a ring that `stages` fetches have filled.
+  __device__ void refill(bool any, const std::uint8_t* from, int bytes) {
+    __syncwarp();
+    if (any) copy(out_, from, bytes);
+    end_copy();
+    if (++out_ == stages_) out_ = 0, parity_ ^= 1;
+  }
+
  private:
+  __device__ void copy(int index, const std::uint8_t* from, int bytes) {
+    std::uint8_t* slot = slots_ + index * bytes_;
+#if defined(QL_BULK_COPY)
+    if (threadIdx.x % 32 == 0) {
+      mbarrier_expect(barriers_ + 8 * index, bytes);
+      bulk_copy(shared_address(slot), from, bytes, barriers_ + 8 * index);
+    }
+#else
+    for (int i = static_cast<int>(threadIdx.x % 32) * 16; i < bytes; i += 512) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(slot) + i),
+                   "l"(from + i)
+                   : "memory");
+    }
+#endif
+  }
+  __device__ static void end_copy() {
+#if !defined(QL_BULK_COPY)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+  }
+
   std::uint8_t* slots_;
   std::uint32_t barriers_;
   int stages_, bytes_;

@@ -69,15 +69,18 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     // Blocks of 256 columns leave no piece with fewer groups.
     return P::block_groups == 8 || piece + 1 < pieces ? piece_groups : tail_groups;
   };
-  const auto fetch_next = [&] {
-    if (fetch.done()) {
-      ring.fetch(nullptr, 0);
-      return;
-    }
-    const int left = row_bytes * strip_rows - fetch.slot() * slot_bytes;
-    ring.fetch(fetch.at(), left < slot_bytes ? left : slot_bytes);
-    fetch.next();
+  const auto bytes_to_fetch = [&] {
+    return min(row_bytes * strip_rows - fetch.slot() * slot_bytes, slot_bytes);
   };
+  const auto fetch_next = [&] {
+    const bool done = fetch.done();
+    ring.fetch(done ? nullptr : fetch.at(), bytes_to_fetch());
+    if (!done) fetch.next();
+  };
+  for (int i = threadIdx.x; i < min(last - first, batch_strips) * warps * strip_rows;
+       i += blockDim.x) {
+    partial[i] = 0;
+  }
   // What the conversion of x waits for does not queue behind the whole ring.
   if (layout.early_stages > 0) fetch_next();
 #if defined(QL_BULK_COPY)
@@ -114,9 +117,9 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
       }
     }
   }
-  for (int i = threadIdx.x; i < batch_strips * warps * strip_rows; i += blockDim.x) partial[i] = 0;
   __syncthreads();
 
+  float* own_partial = partial + warp * strip_rows + lane / 4 + 8 * (lane & 1);
   for (int batch = first; batch < last; batch += batch_strips) {
     const int batch_end = min(batch + batch_strips, last);
     float sum_g = 0, sum_g8 = 0;
@@ -134,27 +137,33 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
       } else {
         multiply(0);
       }
-      ring.release();
-      fetch_next();
+      const bool more = !fetch.done();
+      ring.refill(more, fetch.at(), bytes_to_fetch());
+      if (more) fetch.next();
       use.next();
-      if (use.done() || use.strip() != strip) {
-        sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 1);
-        sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 1);
-        sum_g += __shfl_xor_sync(0xffffffffu, sum_g, 2);
-        sum_g8 += __shfl_xor_sync(0xffffffffu, sum_g8, 2);
-        if (lane % 4 == 0) {
-          float* to = partial + ((strip - batch) * warps + warp) * strip_rows + lane / 4;
-          to[0] = sum_g, to[8] = sum_g8;
-        }
+      if (use.strip() != strip) {
+        // Even lanes sum row g, odd ones row g + 8.
+        const bool odd = lane & 1;
+        float sum = odd ? sum_g8 : sum_g;
+        sum += __shfl_xor_sync(0xffffffffu, odd ? sum_g : sum_g8, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        if ((lane & 2) == 0) own_partial[(strip - batch) * (warps * strip_rows)] = sum;
         sum_g = sum_g8 = 0;
       }
     }
     __syncthreads();
     const auto total = [&](int strip, int row) {
-      float sum = 0;
+      float sum = 0, parts[one_warps];
       float* from = partial + strip * warps * strip_rows + row;
-      // Reads that no write comes between need not wait for each other.
-      for (int w = 0; w < warps; ++w) sum += from[w * strip_rows];
+      // Reads before additions do not wait for each other.
+#pragma unroll
+      for (int w = 0; w < one_warps; ++w) {
+        if (w < warps) parts[w] = from[w * strip_rows];
+      }
+#pragma unroll
+      for (int w = 0; w < one_warps; ++w) {
+        if (w < warps) sum += parts[w];
+      }
       if (batch_end < last) {
         for (int w = 0; w < warps; ++w) from[w * strip_rows] = 0;
       }

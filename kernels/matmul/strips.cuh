@@ -88,8 +88,9 @@ __device__ inline void store_gated(const StripList& list, int strip, int row_in_
       activate(gate, list.activation) * up;
 }
 
-// Walks the slots w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division.
-// A slot is one piece or a few neighbours.
+// Walks the slots w, w + warps, w + 2 * warps, ... of strips first .. last - 1 without a division
+// and, for the loops that it feeds are bound by instructions, without a loop in a step. A slot is
+// one piece or a few neighbours.
 class SlotWalk {
  public:
   __device__ SlotWalk(const StripList& list, int slots, int slot_bytes, int strip_bytes, int start,
@@ -99,39 +100,43 @@ class SlotWalk {
         strip_bytes_(strip_bytes),
         start_(start),
         last_(last),
-        warps_(warps),
+        step_slots_(warps),
         step_bytes_(warps * slot_bytes),
         wrap_bytes_(strip_bytes - slots * slot_bytes),
         strip_(first),
         slot_(warp) {
     locate();
     at_ += warp * slot_bytes;
-    wrap();
+    while (slot_ >= slots_) wrap();
+    while (step_slots_ >= slots_) {
+      step_slots_ -= slots_, ++step_strips_;
+      step_bytes_ += wrap_bytes_;
+    }
+    enter_weight();
   }
   __device__ bool done() const { return strip_ >= last_; }
   __device__ int strip() const { return strip_; }
   __device__ int slot() const { return slot_; }
   __device__ const std::uint8_t* at() const { return at_; }
   __device__ void next() {
-    slot_ += warps_;
+    slot_ += step_slots_, strip_ += step_strips_;
     at_ += step_bytes_;
-    wrap();
+    if (slot_ >= slots_) wrap();
+    enter_weight();
   }
 
  private:
   __device__ void wrap() {
-    while (slot_ >= slots_) {
-      slot_ -= slots_;
-      at_ += wrap_bytes_;
-      if (++strip_ >= weight_end_ && strip_ < last_) {
-        const std::uint8_t* before = strip_start_;
-        const std::uint8_t* expected =
-            before + static_cast<std::int64_t>(strip_ - located_) * strip_bytes_;
-        const std::int64_t inside = at_ - expected;
-        locate();
-        at_ += inside;
-      }
-    }
+    slot_ -= slots_, ++strip_;
+    at_ += wrap_bytes_;
+  }
+  __device__ void enter_weight() {
+    if (strip_ < weight_end_ || strip_ >= last_) return;
+    const std::uint8_t* expected =
+        strip_start_ + static_cast<std::int64_t>(strip_ - located_) * strip_bytes_;
+    const std::int64_t inside = at_ - expected;
+    locate();
+    at_ += inside;
   }
   // Sets at_ to the start of strip_'s part of the columns.
   __device__ void locate() {
@@ -144,8 +149,8 @@ class SlotWalk {
         list_.epilogue == MatmulEpilogue::gate_up ? strip_ + 1 : list_.first[s.weight + 1];
   }
   const StripList& list_;
-  int slots_, strip_bytes_, start_, last_, warps_, step_bytes_, wrap_bytes_, strip_, slot_;
-  int located_ = 0, weight_end_ = 0;
+  int slots_, strip_bytes_, start_, last_, step_slots_, step_bytes_, wrap_bytes_, strip_, slot_;
+  int step_strips_ = 0, located_ = 0, weight_end_ = 0;
   const std::uint8_t* at_ = nullptr;
   const std::uint8_t* strip_start_ = nullptr;
 };

@@ -171,8 +171,8 @@ __device__ __forceinline__ void prepare_heads(const DecodeAttention& a, Block& b
     const float scale = a.attention.soft_cap > 0 ? a.attention.scale : a.attention.scale * log2_e;
     x = {x.x * scale, x.y * scale, x.z * scale, x.w * scale};
     // Rows 8 .. 15 of the operand carry what halves miss of rows 0 .. 7.
-    const int chunk = lane / 2;
-    scratch.fragments[(chunk / 4 * 2 + lane % 2) * 32 + warp * 4 + chunk % 4] = {
+    const int2 place = HeldTile<head_size, q8_0>::place_of_key_chunk(lane / 2);
+    scratch.fragments[(place.x * 2 + lane % 2) * 32 + warp * 4 + place.y] = {
         pack(x.x, x.y), pack(rest(x.x), rest(x.y)), pack(x.z, x.w), pack(rest(x.z), rest(x.w))};
   } else if (!is_query && source != nullptr) {
     const Cache& cache = a.attention.cache;
@@ -181,6 +181,10 @@ __device__ __forceinline__ void prepare_heads(const DecodeAttention& a, Block& b
                                is_value ? cache.value_scales : cache.key_scales,
                                block.item.kv_head * cache.capacity + block.position);
   }
+}
+
+__device__ inline std::uint32_t first_row_of(const AttentionItem& item, const Cache& cache) {
+  return static_cast<std::uint32_t>(item.kv_head) * static_cast<std::uint32_t>(cache.capacity);
 }
 
 // The warp's sums over its tiles, to shared memory; the first one is in its registers.
@@ -195,6 +199,7 @@ __device__ __forceinline__ void sum_tiles(const DecodeAttention& a, const Attent
   if (item.writes && begin + held_positions >= to) {
     tile.renew(scratch.new_rows[0], scratch.new_rows[1], begin, to - 1);
   }
+  const std::uint32_t first_row = first_row_of(item, cache);
   TileSums<head_size, q8_0> sums;
 #pragma unroll 1
   for (;;) {
@@ -202,10 +207,10 @@ __device__ __forceinline__ void sum_tiles(const DecodeAttention& a, const Attent
     __syncwarp();  // queries are not kept in registers from turn to turn
     sums.add(scratch.fragments, tile, begin, to, a.attention.soft_cap, [&] {
       if (next >= to) return;
-      tile.read_keys({cache.keys, cache.key_scales, cache, item.kv_head}, next, to - 1);
+      tile.read_keys({cache.keys, cache.key_scales, first_row}, next, to - 1);
     });
     if (next >= to) break;
-    tile.read_values({cache.values, cache.value_scales, cache, item.kv_head}, next, to - 1);
+    tile.read_values({cache.values, cache.value_scales, first_row}, next, to - 1);
     begin = next;
   }
   sums.finish();
@@ -365,9 +370,10 @@ __device__ __forceinline__ void attend_item(const StepCopy& step, Block& block,
     const Cache& cache = a.attention.cache;
     const int begin = item.from + warp * held_positions;
     const int last = max(item.to - (item.writes ? 2 : 1), 0);  // that stands there already
-    tile.read_keys({cache.keys, cache.key_scales, cache, item.kv_head}, begin, last);
+    const std::uint32_t first_row = first_row_of(item, cache);
+    tile.read_keys({cache.keys, cache.key_scales, first_row}, begin, last);
     head.wait(tag);
-    tile.read_values({cache.values, cache.value_scales, cache, item.kv_head}, begin, last);
+    tile.read_values({cache.values, cache.value_scales, first_row}, begin, last);
   }
   prepare_heads<head_size, q8_0>(a, block, scratch, head, step.share.batches_before);
   sync_consumers();

@@ -9,102 +9,110 @@
 
 namespace quantloom::kernels {
 
-// Eight neighbouring values of a cached row, as the cache has them.
-template <bool q8_0>
-struct CachedChunk {
-  std::conditional_t<q8_0, uint2, uint4> values;
-  unsigned short scale;  // where they are int8
-  __device__ uint4 halves() const {
-    if constexpr (q8_0) {
-      return scale_int8(values, __ushort_as_half(scale));
-    } else {
-      return values;
-    }
-  }
-};
-
 // The key or value that this step writes to the cache, in shared memory, as the cache has it.
 struct NewRow {
   uint4 values[most_head_size / 8];
-  unsigned short scales[most_head_size / 32];
-  template <bool q8_0>
-  __device__ CachedChunk<q8_0> chunk(int at) const {
-    CachedChunk<q8_0> out;
-    out.values = reinterpret_cast<const decltype(out.values)*>(values)[at];
-    if constexpr (q8_0) out.scale = scales[at / 4];
-    return out;
-  }
+  alignas(8) unsigned short scales[most_head_size / 32];
 };
 
-// One head's keys or values of one layer.
-template <int head_size, bool q8_0>
-struct HeadPlane {
-  const std::uint8_t* values;
-  const unsigned short* scales;
-  __device__ HeadPlane(const void* values, const void* scales, const Cache& cache, int head) {
-    const std::int64_t at = head * cache.capacity * head_size;
-    this->values = static_cast<const std::uint8_t*>(values) + (q8_0 ? at : 2 * at);
-    this->scales = static_cast<const unsigned short*>(scales) + at / 32;
-  }
-  // From chunk `at` of a row on.
-  struct Row {
-    const std::uint8_t* values;
-    const unsigned short* scales;
-    __device__ CachedChunk<q8_0> chunk(int more) const {
-      using Values = decltype(CachedChunk<q8_0>::values);
-      CachedChunk<q8_0> out;
-      out.values = __ldcg(reinterpret_cast<const Values*>(values) + more);
-      if constexpr (q8_0) out.scale = __ldcg(scales + more / 4);
-      return out;
+// 16 int8 of two neighbouring positions each, as eight pairs of halves times the positions' scales.
+__device__ inline void pair_int8(uint2 first, uint2 second, std::uint32_t scales,
+                                 std::uint32_t (&pairs)[8]) {
+  const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
+  const __half2 scale = *reinterpret_cast<const __half2*>(&scales);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t a = (i < 2 ? first.x : first.y) ^ 0x80808080u,
+                        b = (i < 2 ? second.x : second.y) ^ 0x80808080u;
+    const std::uint32_t bytes = __byte_perm(a, b, i % 2 == 0 ? 0x5140 : 0x7362);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      // A byte under 0x64 is the half 1024 + byte.
+      const std::uint32_t raw = __byte_perm(bytes, 0x64646464u, k == 0 ? 0x4140 : 0x4342);
+      const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), scale);
+      pairs[2 * i + k] = *reinterpret_cast<const std::uint32_t*>(&value);
     }
-  };
-  __device__ Row row(int row, int at) const {
-    const std::uint32_t index = row * (head_size / 8) + at;
-    return {values + index * (q8_0 ? 8 : 16), scales + index / 4};
   }
+}
+
+// Keys or values of one layer, from a head's first row on; a layer has less than 2^32 rows.
+struct HeadPlane {
+  const void* values;
+  const void* scales;
+  std::uint32_t first_row;
 };
 
 // Eight positions' keys and values on their way through the registers of a warp, whose thread
-// (r = lane / 4, c = lane % 4) holds, for K, position r, dimensions (4j + c) * 8 .. + 7 of chunk j;
-// for V, positions 2c and 2c + 1, dimensions (8m + r) * 8 .. + 7 of group m.
+// (r = lane / 4, c = lane % 4) holds, for K, chunks of eight dimensions of position r; for V,
+// chunks of positions 2c and 2c + 1. Int8 chunks that 16 bytes hold side by side are read together.
 template <int head_size, bool q8_0>
 struct HeldTile {
-  using Plane = HeadPlane<head_size, q8_0>;
+  using Chunk = std::conditional_t<q8_0, uint2, uint4>;
   static constexpr int key_chunks = head_size / 32;
   static constexpr int value_chunks = head_size / 8;
   static constexpr int value_groups = (value_chunks + 7) / 8;
+  static constexpr bool keys_paired = q8_0 && head_size % 64 == 0;
+  static constexpr bool values_paired = q8_0 && head_size == 128;
 
-  CachedChunk<q8_0> keys[key_chunks];
-  CachedChunk<q8_0> values[value_groups][2];
+  Chunk keys[key_chunks];
+  Chunk values[value_groups][2];
+  std::uint32_t key_scales[q8_0 ? (key_chunks + 1) / 2 : 1];
+  unsigned short value_scales[values_paired || !q8_0 ? 1 : value_groups][2];
+
+  // Which of a row's chunks lane c holds as keys[j], and lane r as values[m].
+  static __device__ int key_chunk(int j, int c) {
+    return keys_paired ? j / 2 * 8 + 2 * c + j % 2 : 4 * j + c;
+  }
+  static __device__ int value_chunk(int m, int r) { return values_paired ? 2 * r + m : 8 * m + r; }
+  // Where a row's chunk is among the keys: j and c.
+  static __device__ int2 place_of_key_chunk(int chunk) {
+    return keys_paired ? make_int2(chunk / 8 * 2 + chunk % 2, chunk / 2 % 4)
+                       : make_int2(chunk / 4, chunk % 4);
+  }
 
   // Positions from `begin` on; those behind `last` are read as `last`.
-  __device__ void read_keys(const Plane& from, int begin, int last) {
-    const auto row = from.row(min(begin + r(), last), c());
-#pragma unroll
-    for (int j = 0; j < key_chunks; ++j) keys[j] = row.chunk(4 * j);
+  __device__ void read_keys(const HeadPlane& from, int begin, int last) {
+    const CachedRow row(from, min(begin + r(), last));
+    read_key(row.values, row.scales);
   }
-  __device__ void read_values(const Plane& from, int begin, int last) {
+  __device__ void read_values(const HeadPlane& from, int begin, int last) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const auto row = from.row(min(begin + 2 * c() + i, last), r());
-#pragma unroll
-      for (int m = 0; m < value_groups; ++m) {
-        values[m][i] = 8 * m + r() < value_chunks ? row.chunk(8 * m) : CachedChunk<q8_0>{};
-      }
+      const CachedRow row(from, min(begin + 2 * c() + i, last));
+      read_value(i, row.values, row.scales);
     }
   }
   // Puts the new key and value in the place of what was read before they were written.
   __device__ void renew(const NewRow& key, const NewRow& value, int begin, int last) {
-    if (begin + r() >= last) {
-#pragma unroll
-      for (int j = 0; j < key_chunks; ++j) keys[j] = key.chunk<q8_0>(4 * j + c());
-    }
+    if (begin + r() >= last) read_key<false>(key.values, key.scales);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (begin + 2 * c() + i < last) continue;
+      if (begin + 2 * c() + i >= last) read_value<false>(i, value.values, value.scales);
+    }
+  }
+
+  // Eight halves of a key, and of a chunk m of the two values the pairs that an operand wants.
+  __device__ uint4 key(int j) const {
+    if constexpr (q8_0) {
+      const int at = keys_paired ? c() / 2 : j % 2;
+      const std::uint32_t both = __byte_perm(key_scales[j / 2], 0, at == 0 ? 0x1010 : 0x3232);
+      return scale_int8(keys[j], *reinterpret_cast<const __half2*>(&both));
+    } else {
+      return keys[j];
+    }
+  }
+  __device__ void value_pairs(int m, std::uint32_t (&pairs)[8]) const {
+    if constexpr (q8_0) {
+      const auto& scales = value_scales[values_paired ? 0 : m];
+      pair_int8(values[m][0], values[m][1], scales[0] | std::uint32_t{scales[1]} << 16, pairs);
+    } else {
 #pragma unroll
-      for (int m = 0; m < value_groups; ++m) {
-        if (8 * m + r() < value_chunks) values[m][i] = value.chunk<q8_0>(8 * m + r());
+      for (int k = 0; k < 8; ++k) {
+        const auto word = [&](const uint4& v) {
+          return k < 2 ? v.x : k < 4 ? v.y : k < 6 ? v.z : v.w;
+        };
+        pairs[k] =
+            __byte_perm(word(values[m][0]), word(values[m][1]), k % 2 == 0 ? 0x5410 : 0x7632);
       }
     }
   }
@@ -112,6 +120,74 @@ struct HeldTile {
  private:
   static __device__ int r() { return threadIdx.x % 32 / 4; }
   static __device__ int c() { return threadIdx.x % 4; }
+
+  struct CachedRow {
+    const void* values;
+    const unsigned short* scales;
+    __device__ CachedRow(const HeadPlane& from, int position) {
+      const std::uint64_t row = from.first_row + static_cast<std::uint32_t>(position);
+      values = static_cast<const Chunk*>(from.values) + row * value_chunks;
+      scales = static_cast<const unsigned short*>(from.scales) + row * key_chunks;
+    }
+  };
+  // From global memory, past the L1, or from shared memory.
+  template <bool global, class Value>
+  static __device__ Value read(const void* from) {
+    return global ? __ldcg(static_cast<const Value*>(from)) : *static_cast<const Value*>(from);
+  }
+  // Two neighbouring chunks.
+  template <bool global>
+  static __device__ void read_two(const void* from, uint2& first, uint2& second) {
+    const auto both = read<global, uint4>(from);
+    first = {both.x, both.y}, second = {both.z, both.w};
+  }
+  template <bool global = true>
+  __device__ void read_key(const void* row, const unsigned short* scales) {
+    const auto* chunks = static_cast<const Chunk*>(row);
+    if constexpr (keys_paired) {
+#pragma unroll
+      for (int j = 0; j < key_chunks; j += 2) {
+        read_two<global>(chunks + key_chunk(j, c()), keys[j], keys[j + 1]);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < key_chunks; ++j) {
+        keys[j] = read<global, Chunk>(chunks + key_chunk(j, c()));
+      }
+    }
+    if constexpr (!q8_0) {
+      return;
+    } else if constexpr (key_chunks == 4) {
+      const auto words = read<global, uint2>(scales);
+      key_scales[0] = words.x, key_scales[1] = words.y;
+    } else if constexpr (key_chunks == 2) {
+      key_scales[0] = read<global, std::uint32_t>(scales);
+    } else {
+#pragma unroll
+      for (int j = 0; j < key_chunks; ++j) {
+        const std::uint32_t scale = read<global, unsigned short>(scales + j);
+        key_scales[j / 2] = j % 2 == 0 ? scale : key_scales[j / 2] | scale << 16;
+      }
+    }
+  }
+  template <bool global = true>
+  __device__ void read_value(int i, const void* row, const unsigned short* scales) {
+    const auto* chunks = static_cast<const Chunk*>(row);
+    if constexpr (values_paired) {
+      read_two<global>(chunks + value_chunk(0, r()), values[0][i], values[1][i]);
+      value_scales[0][i] = read<global, unsigned short>(scales + r() / 2);
+    } else {
+#pragma unroll
+      for (int m = 0; m < value_groups; ++m) {
+        const int chunk = value_chunk(m, r());
+        const bool is_there = chunk < value_chunks;
+        values[m][i] = is_there ? read<global, Chunk>(chunks + chunk) : Chunk{};
+        if constexpr (q8_0) {
+          value_scales[m][i] = is_there ? read<global, unsigned short>(scales + chunk / 4) : 0;
+        }
+      }
+    }
+  }
 };
 
 // cap * tanh(score / cap), without a division that could call a function: what is in registers
@@ -121,9 +197,25 @@ __device__ inline float capped(float score, float cap) {
   return copysignf(__fdividef(cap * (1.0f - e), 1.0f + e), score);
 }
 
+// As mma(), with half the columns of A: m16n8k8.
+__device__ inline void mma_8(float c[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(b));
+}
+
+// 2^x, zero where that is no normal number: exp2f would scale such results up and down again.
+__device__ inline float power_of_two(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
 // As AttentionTile in its split mode, for eight rows and eight positions, with registers for 17
-// warps: the queries stay in shared memory, and a weight and what halves miss of it stand as two
-// positions of the same value.
+// warps: the queries stay in shared memory, and a weight and what halves miss of it are multiplied
+// one after the other.
 template <int head_size, bool q8_0>
 struct TileSums {
   using Tile = HeldTile<head_size, q8_0>;
@@ -153,7 +245,7 @@ struct TileSums {
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
     const float origin = top == -INFINITY ? 0.0f : top;
     if (__any_sync(0xffffffffu, top != peak)) {
-      const float shrink = exp2f(peak - origin);
+      const float shrink = power_of_two(peak - origin);
       mass *= shrink;
       const float even = __shfl_sync(0xffffffffu, shrink, threadIdx.x % 4 * 8),
                   odd = __shfl_sync(0xffffffffu, shrink, threadIdx.x % 4 * 8 + 4);
@@ -169,7 +261,7 @@ struct TileSums {
     peak = top;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      weight[i] = exp2f(weight[i] - origin);
+      weight[i] = power_of_two(weight[i] - origin);
       mass += weight[i];
     }
     add_values(tile, weight);
@@ -189,7 +281,7 @@ struct TileSums {
       if (2 * c + i >= rows) break;
 #pragma unroll
       for (int m = 0; m < value_groups; ++m) {
-        const int chunk = 8 * m + r;
+        const int chunk = Tile::value_chunk(m, r);
         if (chunk >= Tile::value_chunks) continue;
         auto* at = reinterpret_cast<float4*>(to + (2 * c + i) * stride + chunk * 8);
         at[0] = {out[m][0][i], out[m][0][2 + i], out[m][1][i], out[m][1][2 + i]};
@@ -207,7 +299,7 @@ struct TileSums {
       const uint4 first = fragments[2 * j * 32 + lane], second = fragments[(2 * j + 1) * 32 + lane];
       const std::uint32_t a[4] = {first.x, first.y, first.z, first.w};
       const std::uint32_t b[4] = {second.x, second.y, second.z, second.w};
-      const uint4 keys = tile.keys[j].halves();
+      const uint4 keys = tile.key(j);
       mma(sums[0], a, keys.x, keys.y);
       mma(sums[1], b, keys.z, keys.w);
     }
@@ -223,16 +315,13 @@ struct TileSums {
                         low = pack(rest(weight[0]), rest(weight[1]));
 #pragma unroll
     for (int m = 0; m < value_groups; ++m) {
-      const uint4 values[2] = {tile.values[m][0].halves(), tile.values[m][1].halves()};
+      std::uint32_t pairs[8];
+      tile.value_pairs(m, pairs);
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        const auto word = [&](const uint4& v) {
-          return t == 0 ? v.x : t == 1 ? v.y : t == 2 ? v.z : v.w;
-        };
-        const std::uint32_t even = __byte_perm(word(values[0]), word(values[1]), 0x5410),
-                            odd = __byte_perm(word(values[0]), word(values[1]), 0x7632);
-        const std::uint32_t a[4] = {even, odd, even, odd};
-        mma(out[m][t], a, high, low);
+        const std::uint32_t even = pairs[2 * t], odd = pairs[2 * t + 1];
+        mma_8(out[m][t], even, odd, high);
+        mma_8(out[m][t], even, odd, low);
       }
     }
   }

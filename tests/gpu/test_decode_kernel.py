@@ -5,6 +5,7 @@ passes of many tokens.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def check(path: Path, length: int, **options: str) -> None:
+def check(path: Path, length: int, **options: Any) -> None:
     prompt = np.random.default_rng(length).integers(0, VOCABULARY, length).tolist()
-    with quantloom.load(path, device="cuda", **options) as model:  # type: ignore[arg-type]
+    with quantloom.load(path, device="cuda", **options) as model:
         runs = []
         for _ in range(2):
             with model.session() as session:
@@ -109,8 +110,7 @@ def test_formats_of_one_layer(
     check(recipe.write(tmp_path), 70)
 
 
-# Up to 2,048 positions the program reads a head's cache in one to sixteen parts; then the attention
-# kernel takes over.
+# The program reads a head's cache in one to sixteen parts.
 @pytest.mark.parametrize(
     "length",
     [
@@ -124,6 +124,20 @@ def test_context_lengths(length: int, cache_type: str, tmp_path: Path) -> None:
         embedding=256, heads=8, head_size=64, feed_forward=512, context=2304, format="Q8_0"
     )
     check(recipe.write(tmp_path), length, cache_type=cache_type)
+
+
+# Beyond 33,792 positions the attention kernel takes over.
+@pytest.mark.slow_emulated
+@pytest.mark.parametrize("length", [5000, 33780])
+@pytest.mark.parametrize("head_size", [64, 128])
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_long_contexts(cache_type: str, head_size: int, length: int, tmp_path: Path) -> None:
+    context = 34304
+    recipe = Synthetic(
+        embedding=256, heads=8, kv_heads=2, head_size=head_size, feed_forward=512, context=context,
+        format="Q8_0",
+    )  # fmt: skip
+    check(recipe.write(tmp_path), length, cache_type=cache_type, context_length=context)
 
 
 @pytest.mark.parametrize("length", [40, 300])

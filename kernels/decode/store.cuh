@@ -150,8 +150,9 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
       const Output output(a, share, batch.first + strip, batch.last);
       const float before = output.before(a, block.tag);
       const std::uint32_t phase = batch.number / sum_buffers & 1;
+      // Without a norm too: every phase of a barrier is waited for by somebody.
+      mbarrier_wait(shared_address(&block.sums.squared[buffer]), phase);
       if (first == 0 && a.norm != nullptr && share.converts_for != 0) {
-        mbarrier_wait(shared_address(&block.sums.squared[buffer]), phase);
         norm = norm_factor(a, block.squares[buffer]);
       }
       mbarrier_wait(shared_address(&block.sums.summed[buffer]), phase);

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/interpreter_lock.h"
 #include "bindings/names.h"
 #include "device/device.h"
 #include "formats/types.h"
@@ -95,6 +96,8 @@ class Runner {
                .planes = nullptr,
                .looked_up = true,
                .multiplied = multiplied};
+    // Threads of its own upload it, and a sanitizer may want the interpreter's lock in them.
+    const quantloom::Unlocked unlocked;
     for (ops::Buffer& buffer : operations_->place(std::span(&weight, 1), {})) {
       buffers_.push_back(std::move(buffer));
     }

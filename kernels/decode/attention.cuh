@@ -272,7 +272,7 @@ __device__ __forceinline__ void add_warps(const Attention& a, const Block& block
   }
   const AttentionParts space(a.workspace, block.split, head_size);
   // Every place is written in every launch: those of parts that there are not, by the last.
-  const int end = item.part + 1 == item.parts ? most_parts : item.part + 1;
+  const int end = item.part + 1 == item.parts ? block.split.places : item.part + 1;
 #pragma unroll 1
   for (int part = item.part; part < end; ++part) {
     const int slot = block.split.slot(item.pair, part);
@@ -282,19 +282,23 @@ __device__ __forceinline__ void add_warps(const Attention& a, const Block& block
   }
 }
 
-// Adds the parts' sums of a few columns, in groups of 32 that the parts' blocks take in turn, each
-// a warp's: four neighbouring lanes have four neighbouring columns of a row, and every fourth part.
+// Adds the parts' sums of a few columns, in groups that the parts' blocks take in turn, each a
+// warp's: four neighbouring lanes have four neighbouring columns of a row, and every fourth part,
+// or eight lanes every eighth part.
 template <int head_size>
 __device__ __forceinline__ void add_parts(const Attention& a, const Block& block) {
-  constexpr int quads = head_size / 4, lanes = 4, most = most_parts / lanes;
+  constexpr int quads = head_size / 4, most = usual_parts / 4;  // of a lane's parts
+  static_assert(most_parts == 8 * most);
   const AttentionItem& item = block.item;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const AttentionParts space(a.workspace, block.split, head_size);
   const Tag tag{block.tag, 1};
-  const int groups = item.rows * quads / 8, parts = item.parts;
+  const int shift = block.split.places == usual_parts ? 2 : 3, lanes = 1 << shift;
+  const int own = lane & (lanes - 1), parts = item.parts;
+  const int groups = item.rows * quads >> (5 - shift);
 #pragma unroll 1
   for (int group = item.part + warp * parts; group < groups; group += decode_warps * parts) {
-    const int quad = group * 8 + lane / lanes, row = quad / quads;
+    const int quad = (group << (5 - shift)) + (lane >> shift), row = quad / quads;
     float2 peaks[most];
     float4 sums[most];
     read_until_there(tag, [&] {
@@ -302,7 +306,7 @@ __device__ __forceinline__ void add_parts(const Attention& a, const Block& block
 #pragma unroll
       for (int i = 0; i < most; ++i) {
         // In the place of a part that there is not the first is read.
-        const int part = lane % lanes + i * lanes,
+        const int part = own + i * lanes,
                   slot = block.split.slot(item.pair, part < parts ? part : 0);
         peaks[i] = tag.read(space.peaks + slot + row);
         sums[i] = tag.read(reinterpret_cast<float4*>(space.sums + slot * head_size) + quad);
@@ -313,19 +317,19 @@ __device__ __forceinline__ void add_parts(const Attention& a, const Block& block
     });
 #pragma unroll
     for (int i = 0; i < most; ++i) {
-      const bool used = lane % lanes + i * lanes < parts;
+      const bool used = own + i * lanes < parts;
       peaks[i] = used ? tag.value(peaks[i]) : make_float2(-INFINITY, 0);
       sums[i] = tag.value(sums[i]);
     }
     float top = -INFINITY;
 #pragma unroll
     for (int i = 0; i < most; ++i) top = fmaxf(top, peaks[i].x);
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+#pragma unroll 1
+    for (int i = 1; i < lanes; i *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, i));
     WeighedSum all;
     all.top = top;
     all.add(peaks, sums);
-#pragma unroll
+#pragma unroll 1
     for (int i = 1; i < lanes; i *= 2) {
       all.mass += __shfl_xor_sync(0xffffffffu, all.mass, i);
       all.sum.x += __shfl_xor_sync(0xffffffffu, all.sum.x, i);
@@ -333,7 +337,7 @@ __device__ __forceinline__ void add_parts(const Attention& a, const Block& block
       all.sum.z += __shfl_xor_sync(0xffffffffu, all.sum.z, i);
       all.sum.w += __shfl_xor_sync(0xffffffffu, all.sum.w, i);
     }
-    if (lane % lanes != 0) continue;
+    if (own != 0) continue;
     const float inverse = __fdividef(1.0f, all.mass);
     store_tagged(reinterpret_cast<float4*>(a.out + item.head * head_size) + quad,
                  make_float4(all.sum.x * inverse, all.sum.y * inverse, all.sum.z * inverse,

@@ -38,7 +38,7 @@ struct AttentionSplit : AttentionGroups {
     begin = a.window > 0 && end > a.window ? end - static_cast<int>(a.window) : 0;
     const int length = end - begin;
     const int most = max(1, static_cast<int>(gridDim.x) / pairs);
-    parts = min(min(most, most_parts), (length + least_part - 1) / least_part);
+    parts = min(min(most, places), (length + least_part - 1) / least_part);
     part = (length + parts - 1) / parts;
     part = (part + held_positions - 1) / held_positions * held_positions;
     parts = (length + part - 1) / part;

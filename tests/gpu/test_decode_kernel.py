@@ -150,6 +150,17 @@ def test_window_and_soft_cap(length: int, cache_type: str, tmp_path: Path) -> No
     check(recipe.write(tmp_path), length, cache_type=cache_type)
 
 
+# With one key head its cache is read in up to 32 parts, of 32 positions at least.
+@pytest.mark.parametrize("length", [300, 600, pytest.param(1100, marks=pytest.mark.slow_emulated)])
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_heads_of_one_key_head(cache_type: str, length: int, tmp_path: Path) -> None:
+    recipe = Synthetic(
+        embedding=256, heads=6, kv_heads=1, head_size=64, feed_forward=256, context=1152,
+        format="Q8_0",
+    )  # fmt: skip
+    check(recipe.write(tmp_path), length, cache_type=cache_type)
+
+
 @pytest.mark.parametrize("head_size", [32, 64, 96, 128])
 @pytest.mark.parametrize("heads", [2, 6, 18])
 def test_heads(heads: int, head_size: int, tmp_path: Path) -> None:

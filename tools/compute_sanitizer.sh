@@ -10,8 +10,10 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 for tool in memcheck racecheck initcheck synccheck; do
   # Calls that are probed and answered with an error (has this build code for this chip?) are no findings.
-  # A time that is up interrupts pytest, which then still says what failed so far.
+  # A time that is up interrupts pytest, which then still says what failed so far. With backtraces, which ask for
+  # the interpreter's lock, calls of several threads waited for each other for ever.
   timeout -s INT --kill-after=30 "${SECONDS_EACH:-900}" compute-sanitizer --tool "$tool" --report-api-errors no \
+    --show-backtrace no \
     --error-exitcode 9 --target-processes application-only \
     python3 -m pytest -q -p no:cacheprovider --timeout 900 "${tests[@]}" >"$logs/$tool" 2>&1 &
   pids+=($!)

@@ -18,8 +18,7 @@ struct NewRow {
 // 16 int8 of two neighbouring positions each, as eight pairs of halves times the positions' scales.
 __device__ inline void pair_int8(uint2 first, uint2 second, std::uint32_t scales,
                                  std::uint32_t (&pairs)[8]) {
-  const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
-  const __half2 scale = *reinterpret_cast<const __half2*>(&scales);
+  const __half2 both = *reinterpret_cast<const __half2*>(&scales);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::uint32_t a = (i < 2 ? first.x : first.y) ^ 0x80808080u,
@@ -27,10 +26,8 @@ __device__ inline void pair_int8(uint2 first, uint2 second, std::uint32_t scales
     const std::uint32_t bytes = __byte_perm(a, b, i % 2 == 0 ? 0x5140 : 0x7362);
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
-      // A byte under 0x64 is the half 1024 + byte.
-      const std::uint32_t raw = __byte_perm(bytes, 0x64646464u, k == 0 ? 0x4140 : 0x4342);
-      const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), scale);
-      pairs[2 * i + k] = *reinterpret_cast<const std::uint32_t*>(&value);
+      pairs[2 * i + k] =
+          scale_bytes(__byte_perm(bytes, 0x64646464u, k == 0 ? 0x4140 : 0x4342), both);
     }
   }
 }

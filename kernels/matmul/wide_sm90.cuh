@@ -4,6 +4,7 @@
 // blocks have the same tokens: each fetches its share of x for all of them.
 #pragma once
 
+#include "device/overlap.cuh"
 #include "matmul/activations.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
@@ -312,20 +313,11 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   }
   const int items = layout.tiles * layout.splits * (layout.row_tiles / cluster);
   const int clusters = items < processors / cluster ? items : processors / cluster;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * cluster));
-  config.blockDim = dim3(wide_threads(tile_tokens));
-  config.dynamicSmemBytes = static_cast<std::size_t>(layout.bytes);
-  config.stream = stream;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster;
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;  // after prepare_image, which waited for what came before
-  if (cudaLaunchKernelEx(&config, kernel, list, strips, layout) != cudaSuccess) {
+  // It overlaps prepare_image, which waited for what came before.
+  constexpr bool overlap = true;
+  if (launch_clusters(kernel, dim3(static_cast<unsigned>(clusters * cluster)), cluster,
+                      wide_threads(tile_tokens), static_cast<std::size_t>(layout.bytes), overlap,
+                      stream, list, strips, layout) != cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   if (layout.splits == 1) return MatmulStatus::done;

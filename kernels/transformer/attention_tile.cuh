@@ -35,18 +35,23 @@ __device__ inline std::uint32_t pack(float low, float high) {
 // What a half misses of a float, as a half.
 __device__ inline float rest(float x) { return x - __half2float(__float2half_rn(x)); }
 
+// Two bytes that are int8 plus 128, each below 0x64, which makes it the half 1024 + byte; times the
+// scales.
+__device__ inline std::uint32_t scale_bytes(std::uint32_t raw, __half2 scales) {
+  const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
+  const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), scales);
+  return *reinterpret_cast<const std::uint32_t*>(&value);
+}
+
 // 8 int8 times a scale, as 8 halves.
 __device__ inline uint4 scale_int8(uint2 quants, __half2 scale) {
   uint4 out;
   const std::uint32_t words[2] = {quants.x ^ 0x80808080u, quants.y ^ 0x80808080u};
   std::uint32_t* to = &out.x;
-  const __half2 bias = __half2half2(__ushort_as_half(0x6480));  // 1024 + 128
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    // A byte under 0x64 is the half 1024 + byte.
-    const std::uint32_t raw = __byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362);
-    const __half2 value = __hmul2(__hsub2(*reinterpret_cast<const __half2*>(&raw), bias), scale);
-    to[i] = *reinterpret_cast<const std::uint32_t*>(&value);
+    to[i] =
+        scale_bytes(__byte_perm(words[i / 2], 0x64646464u, i % 2 == 0 ? 0x5140 : 0x7362), scale);
   }
   return out;
 }

@@ -12,10 +12,7 @@ namespace quantloom::emulator {
 namespace {
 
 struct State {
-  Memory memory;
   std::atomic<bool> started{false}, forked{false};
-  std::atomic<cudaError_t> fault{cudaSuccess};  // of a kernel that ended early
-  std::atomic<bool> seen{false};                // some call has answered it
 };
 
 State& state() {
@@ -35,6 +32,19 @@ std::size_t number_of(const char* name, std::size_t otherwise) {
     std::abort();
   }
   return value;
+}
+
+// How many of the devices CUDA_VISIBLE_DEVICES leaves: what follows an unknown one is hidden.
+int visible_of(int devices) {
+  const char* text = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (text == nullptr) return devices;
+  int visible = 0;
+  for (char* end = nullptr; *text != '\0'; text = *end == ',' ? end + 1 : end) {
+    const long index = std::strtol(text, &end, 10);
+    if (end == text || index < 0 || index >= devices) break;
+    ++visible;
+  }
+  return visible;
 }
 
 // Of the capabilities that the kernels serve; 0 of another.
@@ -85,21 +95,21 @@ const Settings& settings() {
     read.memory = number_of("QUANTLOOM_EMULATOR_MEMORY", read.memory);
     const char* trace = std::getenv("QUANTLOOM_EMULATOR_TRACE");
     read.trace = trace != nullptr && *trace != '\0' && std::strcmp(trace, "0") != 0;
-    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    read.device = visible == nullptr || *visible == '0';
+    const std::size_t devices = number_of("QUANTLOOM_EMULATOR_DEVICES", 1);
+    if (devices > most_devices) {
+      say("QUANTLOOM_EMULATOR_DEVICES takes 1 to " + std::to_string(most_devices));
+      std::abort();
+    }
+    read.devices = visible_of(static_cast<int>(devices));
     return read;
   }();
   return instance;
 }
 
-Memory& device_memory() { return state().memory; }
-
-void keep_fault(const Fault& fault) {
+void keep_fault(Device& device, const Fault& fault) {
   cudaError_t none = cudaSuccess;
-  if (state().fault.compare_exchange_strong(none, error_of(fault.kind))) say(fault.text);
+  if (device.fault.compare_exchange_strong(none, error_of(fault.kind))) say(fault.text);
 }
-
-bool faulted() { return state().fault.load() != cudaSuccess; }
 
 cudaError_t set_last_error(cudaError_t error) {
   if (error != cudaSuccess && error != cudaErrorNotReady) last_error = error;
@@ -109,14 +119,16 @@ cudaError_t set_last_error(cudaError_t error) {
 cudaError_t enter(Calls calls) {
   State& now = state();
   if (now.forked.load()) return cudaErrorInitializationError;
-  if (!settings().device) return cudaErrorNoDevice;
+  if (settings().devices == 0) return cudaErrorNoDevice;
   if (!now.started.exchange(true)) {
     pthread_atfork(nullptr, nullptr, [] { state().forked.store(true); });
   }
-  if (calls == Calls::information || !faulted()) return cudaSuccess;
-  if (calls == Calls::launch && !now.seen.load()) return cudaSuccess;
-  now.seen.store(true);
-  return now.fault.load();
+  if (calls == Calls::information) return cudaSuccess;
+  Device& device = current_device();
+  if (!device.faulted()) return cudaSuccess;
+  if (calls == Calls::launch && !device.seen.load()) return cudaSuccess;
+  device.seen.store(true);
+  return device.fault.load();
 }
 
 void say(const std::string& text) {
@@ -136,8 +148,8 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaPeekAtLastError() {
-  if (state().seen.load()) return state().fault.load();
-  return last_error;
+  const Device& device = thread_device();
+  return device.seen.load() ? device.fault.load() : last_error;
 }
 
 }  // extern "C"

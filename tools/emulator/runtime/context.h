@@ -1,5 +1,4 @@
-// The one context of the one emulated device: its settings, its errors and what its kernels may
-// read and write.
+// What all calls share: the settings, the errors, and the context that a call works in.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -8,6 +7,7 @@
 #include <string>
 
 #include "machine.h"
+#include "runtime/devices.h"
 
 namespace quantloom::emulator {
 
@@ -22,7 +22,7 @@ struct Settings {
   std::size_t shared_processor_bytes = 228 << 10;  // of that capability
   std::size_t memory = 8ull << 30;                 // QUANTLOOM_EMULATOR_MEMORY, bytes
   bool trace = false;                              // QUANTLOOM_EMULATOR_TRACE
-  bool device = true;                              // CUDA_VISIBLE_DEVICES does not hide it
+  int devices = 1;                                 // QUANTLOOM_EMULATOR_DEVICES that are visible
 };
 const Settings& settings();
 
@@ -31,18 +31,14 @@ inline std::size_t shared_optin_bytes() {
   return settings().shared_processor_bytes - shared_reserved_bytes;
 }
 
-// Outlives static destructors: tensors that Python frees at its end still come here.
-Memory& device_memory();
-
 // What ended a kernel early. The launch itself answers success, as on a GPU, where the kernel runs
-// later; the next call that is no launch, and each one after it, answers the error.
-void keep_fault(const Fault& fault);
-bool faulted();
+// later; the device's next call that is no launch, and each one after it, answers the error.
+void keep_fault(Device& device, const Fault& fault);
 
 cudaError_t set_last_error(cudaError_t error);  // returns it
 
 enum class Calls {
-  information,  // answers also after a fault
+  information,  // needs no context, answers also after a fault
   launch,       // answers success after a fault of a launch before it, and does nothing
   work,
 };
@@ -53,7 +49,7 @@ template <typename Body>
 cudaError_t answer(Calls calls, Body body) {
   const cudaError_t status = enter(calls);
   if (status != cudaSuccess) return set_last_error(status);
-  if (calls == Calls::launch && faulted()) return cudaSuccess;
+  if (calls == Calls::launch && current_device().faulted()) return cudaSuccess;
   return set_last_error(body());
 }
 

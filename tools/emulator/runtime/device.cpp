@@ -1,5 +1,5 @@
-// What the emulated GPU says of itself: an H100's limits with few processors, or another's shared
-// memory.
+// What the emulated GPUs say of themselves: an H100's limits with few processors, or another's
+// shared memory.
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
@@ -15,6 +15,8 @@ namespace {
 
 constexpr int cuda_version = 13000;
 constexpr int l2_bytes = 50 << 20;
+
+bool is_there(int device) { return device >= 0 && device < settings().devices; }
 
 cudaError_t attribute(cudaDeviceAttr which, int& value) {
   switch (which) {
@@ -71,21 +73,24 @@ extern "C" {
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
   return answer(Calls::information, [&] {
-    *count = 1;
+    *count = settings().devices;
     return cudaSuccess;
   });
 }
 
 cudaError_t cudaGetDevice(int* device) {
   return answer(Calls::information, [&] {
-    *device = 0;
+    *device = thread_device().index;
     return cudaSuccess;
   });
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return answer(Calls::information,
-                [&] { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+  return answer(Calls::information, [&] {
+    if (!is_there(device)) return cudaErrorInvalidDevice;
+    choose_device(device);
+    return cudaSuccess;
+  });
 }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -99,13 +104,14 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
-  return answer(Calls::information,
-                [&] { return device == 0 ? attribute(which, *value) : cudaErrorInvalidDevice; });
+  return answer(Calls::information, [&] {
+    return is_there(device) ? attribute(which, *value) : cudaErrorInvalidDevice;
+  });
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return answer(Calls::information, [&] {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (!is_there(device)) return cudaErrorInvalidDevice;
     *properties = {};
     std::snprintf(properties->name, sizeof properties->name,
                   "emulated GPU (compute capability %d.%d, on the CPU)", settings().capability / 10,
@@ -139,10 +145,12 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
                                              unsigned int /*version*/, unsigned long long /*flags*/,
                                              cudaDriverEntryPointQueryResult* result) {
   return answer(Calls::information, [&] {
-    const bool known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
-    *function = known ? reinterpret_cast<void*>(&encode_tiled) : nullptr;
+    *function = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0
+                    ? reinterpret_cast<void*>(&encode_tiled)
+                    : context_function(symbol);
     if (result != nullptr) {
-      *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+      *result =
+          *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     }
     return cudaSuccess;
   });

@@ -1,6 +1,7 @@
 #include "runtime/fat_binaries.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -80,7 +81,8 @@ struct Entry {
   Binary* binary = nullptr;
   std::string name;
   mutable std::atomic<const Kernel*> kernel{nullptr};
-  mutable std::atomic<std::size_t> dynamic_shared{0};  // as set; 0 where it was not
+  // By device, as set; 0 where it was not.
+  mutable std::array<std::atomic<std::size_t>, most_devices> dynamic_shared{};
 };
 
 namespace {
@@ -100,7 +102,9 @@ void parse(Binary& binary) {
   if (binary.module != nullptr || !binary.failure.empty()) return;
   try {
     binary.module = std::make_unique<Module>(ptx_of(binary.wrapper->container));
-    binary.module->register_variables(device_memory());
+    for (int i = 0; i < most_devices; ++i) {
+      binary.module->register_variables(device_at(i).memory);
+    }
   } catch (const std::exception& error) {
     binary.failure = error.what();
     say("PTX: " + binary.failure);
@@ -133,15 +137,16 @@ cudaError_t load(const Entry& entry, const Kernel*& kernel) {
   return cudaSuccess;
 }
 
-std::size_t dynamic_shared_limit(const Entry& entry, const Kernel& kernel) {
-  const std::size_t set = entry.dynamic_shared.load();
+std::size_t dynamic_shared_limit(const Entry& entry, const Kernel& kernel, const Device& device) {
+  const std::size_t set = entry.dynamic_shared[static_cast<std::size_t>(device.index)].load();
   if (set != 0) return set;
   return shared_default_bytes - std::min(kernel.static_shared_bytes(), shared_default_bytes);
 }
 
-cudaError_t limit_dynamic_shared(const Entry& entry, const Kernel& kernel, std::size_t bytes) {
+cudaError_t limit_dynamic_shared(const Entry& entry, const Kernel& kernel, const Device& device,
+                                 std::size_t bytes) {
   if (bytes + kernel.static_shared_bytes() > shared_optin_bytes()) return cudaErrorInvalidValue;
-  entry.dynamic_shared.store(bytes);
+  entry.dynamic_shared[static_cast<std::size_t>(device.index)].store(bytes);
   return cudaSuccess;
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "machine.h"
+#include "runtime/devices.h"
 
 namespace quantloom::emulator {
 
@@ -14,8 +15,9 @@ const Entry* entry_of(
     const void* function);  // a stub's address or a cudaKernel_t; null where there is none
 cudaError_t load(const Entry& entry, const Kernel*& kernel);
 
-// cudaFuncAttributeMaxDynamicSharedMemorySize.
-std::size_t dynamic_shared_limit(const Entry& entry, const Kernel& kernel);
-cudaError_t limit_dynamic_shared(const Entry& entry, const Kernel& kernel, std::size_t bytes);
+// cudaFuncAttributeMaxDynamicSharedMemorySize, which each device has for itself.
+std::size_t dynamic_shared_limit(const Entry& entry, const Kernel& kernel, const Device& device);
+cudaError_t limit_dynamic_shared(const Entry& entry, const Kernel& kernel, const Device& device,
+                                 std::size_t bytes);
 
 }  // namespace quantloom::emulator

@@ -24,6 +24,7 @@ constexpr unsigned most_block_threads = 1024;
 constexpr unsigned most_cluster_blocks = 8;  // portable
 
 struct Request {
+  Device* device = nullptr;
   const Entry* entry = nullptr;
   const Kernel* kernel = nullptr;
   Dim3 grid, block, cluster;
@@ -68,7 +69,7 @@ cudaError_t check(const Request& request) {
   if (product(block) > static_cast<std::uint64_t>(request.kernel->maximum_threads())) {
     return cudaErrorInvalidValue;
   }
-  if (request.shared > dynamic_shared_limit(*request.entry, *request.kernel))
+  if (request.shared > dynamic_shared_limit(*request.entry, *request.kernel, *request.device))
     return cudaErrorInvalidValue;
   if (const cudaError_t status = check_cluster(request); status != cudaSuccess) return status;
   if (request.cooperative && product(grid) > resident_blocks(request))
@@ -100,7 +101,7 @@ void trace(const Request& request, const Statistics& statistics, double millisec
 
 // One kernel at a time has the machine, as host threads are few.
 cudaError_t run_now(const Request& request, const void* parameters) {
-  if (faulted()) return cudaSuccess;
+  if (request.device->faulted()) return cudaSuccess;
   static std::mutex& machine = *new std::mutex;
   const std::lock_guard lock(machine);
   Launch launch;
@@ -113,10 +114,10 @@ cudaError_t run_now(const Request& request, const void* parameters) {
   launch.parameters = parameters;
   Statistics statistics;
   const auto begin = std::chrono::steady_clock::now();
-  const std::optional<Fault> fault = run(launch, device_memory(), &statistics);
+  const std::optional<Fault> fault = run(launch, request.device->memory, &statistics);
   const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - begin;
   if (settings().trace) trace(request, statistics, spent.count());
-  if (fault.has_value()) keep_fault(*fault);
+  if (fault.has_value()) keep_fault(*request.device, *fault);
   return cudaSuccess;
 }
 
@@ -137,12 +138,14 @@ std::shared_ptr<std::byte> copy_parameters(const Kernel& kernel, void** argument
 
 cudaError_t launch(Request request, void** arguments, cudaStream_t stream) {
   if (const cudaError_t status = check(request); status != cudaSuccess) return status;
-  return submit(stream, [request, parameters = copy_parameters(*request.kernel, arguments)] {
-    return run_now(request, parameters.get());
-  });
+  return submit(stream, On::current_device,
+                [request, parameters = copy_parameters(*request.kernel, arguments)] {
+                  return run_now(request, parameters.get());
+                });
 }
 
 cudaError_t find(const void* function, Request& request) {
+  request.device = &current_device();
   request.entry = entry_of(function);
   return request.entry == nullptr ? cudaErrorInvalidDeviceFunction
                                   : load(*request.entry, request.kernel);
@@ -240,7 +243,8 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
       return cudaErrorNotSupported;
     }
     if (value < 0) return cudaErrorInvalidValue;
-    return limit_dynamic_shared(*request.entry, *request.kernel, static_cast<std::size_t>(value));
+    return limit_dynamic_shared(*request.entry, *request.kernel, *request.device,
+                                static_cast<std::size_t>(value));
   });
 }
 
@@ -254,7 +258,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
     attributes->maxThreadsPerBlock = request.kernel->maximum_threads();
     attributes->ptxVersion = attributes->binaryVersion = 90;
     attributes->maxDynamicSharedSizeBytes =
-        static_cast<int>(dynamic_shared_limit(*request.entry, *request.kernel));
+        static_cast<int>(dynamic_shared_limit(*request.entry, *request.kernel, *request.device));
     return cudaSuccess;
   });
 }

@@ -1,5 +1,5 @@
-// Device memory is host memory that device_memory() knows: what no allocation holds is an illegal
-// address.
+// Device memory is host memory that a Device's memory knows: what no allocation holds, or one of
+// another device, is an illegal address.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "runtime/context.h"
 #include "runtime/streams.h"
@@ -24,10 +25,15 @@ constexpr std::size_t most_poisoned = 256u << 20;
 
 std::size_t rounded(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
+struct Allocation {
+  Device* device;
+  std::size_t bytes;  // taken
+};
+
 struct Allocations {
   std::mutex mutex;
-  std::map<void*, std::size_t> device, host;  // bytes taken
-  std::size_t used = 0;
+  std::map<void*, Allocation> device;
+  std::set<void*> host;
 };
 
 Allocations& allocations() {
@@ -39,14 +45,21 @@ void* fresh(std::size_t bytes) {
   void* memory = std::aligned_alloc(alignment, rounded(bytes));
   if (memory == nullptr) return nullptr;
   std::memset(memory, poison, std::min(bytes, most_poisoned));
-  device_memory().add(memory, bytes);
   return memory;
 }
 
-bool on_device(const void* memory, std::size_t bytes) {
+bool on_device(const Device& device, const void* memory, std::size_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(memory);
-  const Memory::Range range = device_memory().find(address);
+  const Memory::Range range = device.memory.find(address);
   return range.begin != range.end && bytes <= range.end - address;
+}
+
+// Copies find the device by the address.
+bool on_a_device(const void* memory, std::size_t bytes) {
+  for (int i = 0; i < settings().devices; ++i) {
+    if (on_device(device_at(i), memory, bytes)) return true;
+  }
+  return false;
 }
 
 cudaError_t refuse(const std::string& what) {
@@ -61,9 +74,9 @@ cudaError_t check_copy(const void* to, const void* from, std::size_t bytes, cuda
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault)
     return cudaErrorInvalidMemcpyDirection;
-  if (to_device && !on_device(to, bytes))
+  if (to_device && !on_a_device(to, bytes))
     return refuse("copy to the device: no allocation holds its " + size);
-  if (from_device && !on_device(from, bytes)) {
+  if (from_device && !on_a_device(from, bytes)) {
     return refuse("copy from the device: no allocation holds its " + size);
   }
   return cudaSuccess;
@@ -74,7 +87,7 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind k
   if (bytes == 0) return cudaSuccess;
   if (const cudaError_t status = check_copy(to, from, bytes, kind); status != cudaSuccess)
     return status;
-  return submit(stream, [=] {
+  return submit(stream, On::any_device, [=] {
     std::memmove(to, from, bytes);
     return cudaSuccess;
   });
@@ -82,10 +95,10 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind k
 
 cudaError_t set(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
-  if (!on_device(to, bytes)) {
+  if (!on_device(current_device(), to, bytes)) {
     return refuse("cudaMemset: no allocation holds its " + std::to_string(bytes) + " bytes");
   }
-  return submit(stream, [=] {
+  return submit(stream, On::current_device, [=] {
     std::memset(to, value, bytes);
     return cudaSuccess;
   });
@@ -108,15 +121,17 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return blocking([&] {
     *memory = nullptr;
     if (bytes == 0) return cudaSuccess;
+    Device& device = current_device();
     Allocations& all = allocations();
     const std::lock_guard lock(all.mutex);
-    if (bytes > settings().memory || rounded(bytes) > settings().memory - all.used) {
+    if (bytes > settings().memory || rounded(bytes) > settings().memory - device.used.load()) {
       return cudaErrorMemoryAllocation;
     }
     void* made = fresh(bytes);
     if (made == nullptr) return cudaErrorMemoryAllocation;
-    all.device[made] = rounded(bytes);
-    all.used += rounded(bytes);
+    device.memory.add(made, bytes);
+    all.device[made] = {&device, rounded(bytes)};
+    device.used += rounded(bytes);
     *memory = made;
     return cudaSuccess;
   });
@@ -129,15 +144,15 @@ cudaError_t cudaFree(void* memory) {
     const std::lock_guard lock(all.mutex);
     const auto found = all.device.find(memory);
     if (found == all.device.end()) return refuse("cudaFree of what cudaMalloc did not give");
-    all.used -= found->second;
+    found->second.device->used -= found->second.bytes;
+    found->second.device->memory.remove(memory);
     all.device.erase(found);
-    device_memory().remove(memory);
     std::free(memory);
     return cudaSuccess;
   });
 }
 
-// Pinned memory is the device's too: addresses are unified.
+// Pinned memory is every device's too: addresses are unified.
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned /*flags*/) {
   return blocking([&] {
     *memory = nullptr;
@@ -146,7 +161,8 @@ cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned /*flags*/) {
     const std::lock_guard lock(all.mutex);
     void* made = fresh(bytes);
     if (made == nullptr) return cudaErrorMemoryAllocation;
-    all.host[made] = bytes;
+    add_to_all(made, bytes);
+    all.host.insert(made);
     *memory = made;
     return cudaSuccess;
   });
@@ -163,7 +179,7 @@ cudaError_t cudaFreeHost(void* memory) {
     const std::lock_guard lock(all.mutex);
     if (all.host.erase(memory) == 0)
       return refuse("cudaFreeHost of what cudaHostAlloc did not give");
-    device_memory().remove(memory);
+    remove_from_all(memory);
     std::free(memory);
     return cudaSuccess;
   });
@@ -171,9 +187,8 @@ cudaError_t cudaFreeHost(void* memory) {
 
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   return answer(Calls::work, [&] {
-    const std::lock_guard lock(allocations().mutex);
     *total = settings().memory;
-    *free_bytes = settings().memory - allocations().used;
+    *free_bytes = settings().memory - current_device().used.load();
     return cudaSuccess;
   });
 }
@@ -190,7 +205,15 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device,
                                 size_t bytes, cudaStream_t stream) {
   return answer(Calls::work, [&] {
-    if (to_device != 0 || from_device != 0) return cudaErrorInvalidDevice;
+    const int devices = settings().devices;
+    if (to_device < 0 || to_device >= devices || from_device < 0 || from_device >= devices) {
+      return cudaErrorInvalidDevice;
+    }
+    if (bytes != 0 && (!on_device(device_at(to_device), to, bytes) ||
+                       !on_device(device_at(from_device), from, bytes))) {
+      return refuse("cudaMemcpyPeerAsync: the devices do not hold its " + std::to_string(bytes) +
+                    " bytes");
+    }
     return copy(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
   });
 }

@@ -25,11 +25,13 @@ struct Capture {
 }  // namespace
 
 struct CUstream_st {
+  const Device* device = nullptr;
   unsigned flags = 0;
   std::shared_ptr<Capture> capture;
 };
 
 struct CUevent_st {
+  const Device* device = nullptr;
   bool timed = true;
   bool recorded = false;
   std::chrono::steady_clock::time_point time;
@@ -38,10 +40,12 @@ struct CUevent_st {
 };
 
 struct CUgraph_st {
+  const Device* device = nullptr;  // of the stream whose capture it is
   std::vector<Operation> operations;
 };
 
 struct CUgraphExec_st {
+  const Device* device = nullptr;
   std::vector<Operation> operations;
 };
 
@@ -74,6 +78,11 @@ std::shared_ptr<Capture> capture_of(cudaStream_t stream) {
   return is_default(stream) ? nullptr : stream->capture;
 }
 
+// A default stream is the current device's.
+const Device* device_of(cudaStream_t stream) {
+  return is_default(stream) ? &current_device() : stream->device;
+}
+
 template <typename Handle>
 cudaError_t drop(std::set<Handle>& of, Handle handle) {
   if (of.erase(handle) == 0) return cudaErrorInvalidResourceHandle;
@@ -92,10 +101,13 @@ cudaError_t run_all(const std::vector<Operation>& operations) {
 
 namespace quantloom::emulator {
 
-cudaError_t submit(cudaStream_t stream, Operation operation) {
+cudaError_t submit(cudaStream_t stream, On on, Operation operation) {
   {
     const std::lock_guard lock(handles().mutex);
     if (!known(stream)) return cudaErrorInvalidResourceHandle;
+    if (on == On::current_device && device_of(stream) != &current_device()) {
+      return cudaErrorInvalidResourceHandle;
+    }
     if (const auto capture = capture_of(stream)) {
       if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
       capture->operations.push_back(std::move(operation));
@@ -104,7 +116,10 @@ cudaError_t submit(cudaStream_t stream, Operation operation) {
     if (is_default(stream) && stream != cudaStreamPerThread) {
       for (const auto& entry : handles().captures) {
         const auto capture = entry.lock();
-        if (capture == nullptr || (capture->origin->flags & cudaStreamNonBlocking) != 0) continue;
+        if (capture == nullptr || (capture->origin->flags & cudaStreamNonBlocking) != 0 ||
+            capture->origin->device != &current_device()) {
+          continue;
+        }
         capture->invalid = true;
         return cudaErrorStreamCaptureImplicit;
       }
@@ -135,7 +150,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return answer(Calls::work, [&] {
     if ((flags & ~static_cast<unsigned>(cudaStreamNonBlocking)) != 0) return cudaErrorInvalidValue;
     const std::lock_guard lock(handles().mutex);
-    *stream = new CUstream_st{flags, nullptr};
+    *stream = new CUstream_st{&current_device(), flags, nullptr};
     handles().streams.insert(*stream);
     return cudaSuccess;
   });
@@ -170,7 +185,7 @@ cudaError_t cudaDeviceSynchronize() {
     cudaError_t status = cudaSuccess;
     for (const auto& entry : handles().captures) {
       const auto capture = entry.lock();
-      if (capture == nullptr) continue;
+      if (capture == nullptr || capture->origin->device != &current_device()) continue;
       capture->invalid = true;
       status = cudaErrorStreamCaptureUnsupported;
     }
@@ -210,7 +225,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
       if (member->capture == capture) member->capture = nullptr;
     }
     if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
-    *graph = new CUgraph_st{std::move(capture->operations)};
+    *graph = new CUgraph_st{stream->device, std::move(capture->operations)};
     handles().graphs.insert(*graph);
     return cudaSuccess;
   });
@@ -235,7 +250,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   return answer(Calls::work, [&] {
     const std::lock_guard lock(handles().mutex);
     if (handles().graphs.count(graph) == 0) return cudaErrorInvalidValue;
-    *executable = new CUgraphExec_st{graph->operations};
+    *executable = new CUgraphExec_st{graph->device, graph->operations};
     handles().executables.insert(*executable);
     return cudaSuccess;
   });
@@ -247,9 +262,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
     {
       const std::lock_guard lock(handles().mutex);
       if (handles().executables.count(executable) == 0) return cudaErrorInvalidValue;
+      if (executable->device != &current_device()) return cudaErrorInvalidResourceHandle;
       operations = executable->operations;
     }
-    return submit(stream, [operations = std::move(operations)] { return run_all(operations); });
+    return submit(stream, On::current_device,
+                  [operations = std::move(operations)] { return run_all(operations); });
   });
 }
 
@@ -271,6 +288,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return answer(Calls::work, [&] {
     const std::lock_guard lock(handles().mutex);
     *event = new CUevent_st;
+    (*event)->device = &current_device();
     (*event)->timed = (flags & cudaEventDisableTiming) == 0;
     handles().events.insert(*event);
     return cudaSuccess;
@@ -292,7 +310,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return answer(Calls::work, [&] {
     const std::lock_guard lock(handles().mutex);
-    if (!known(stream) || handles().events.count(event) == 0) return cudaErrorInvalidResourceHandle;
+    if (!known(stream) || handles().events.count(event) == 0 ||
+        event->device != device_of(stream)) {
+      return cudaErrorInvalidResourceHandle;
+    }
     const auto capture = capture_of(stream);
     if (capture != nullptr && capture->invalid) return cudaErrorStreamCaptureInvalidated;
     event->capture = capture;
@@ -347,7 +368,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
     const std::lock_guard lock(handles().mutex);
     auto& events = handles().events;
     if (events.count(start) == 0 || events.count(end) == 0 || !start->timed || !end->timed ||
-        !start->recorded || !end->recorded || start->in_capture || end->in_capture) {
+        start->device != end->device || !start->recorded || !end->recorded || start->in_capture ||
+        end->in_capture) {
       return cudaErrorInvalidResourceHandle;
     }
     *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();

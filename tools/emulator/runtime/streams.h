@@ -10,8 +10,11 @@ namespace quantloom::emulator {
 
 using Operation = std::function<cudaError_t()>;
 
+// A copy may go to a stream of any device, what runs on the device only to one of the current one.
+enum class On { any_device, current_device };
+
 // Runs or records one operation.
-cudaError_t submit(cudaStream_t stream, Operation operation);
+cudaError_t submit(cudaStream_t stream, On on, Operation operation);
 
 // For calls that a capture of this thread forbids, such as cudaMalloc: an error, which the capture
 // does not survive.

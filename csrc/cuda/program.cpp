@@ -155,6 +155,7 @@ void Program::norm_gate_up(const float* x, const ops::Norm& norm, const ops::Wei
 }
 
 bool Program::finish(const device::Device& device, device::Stream stream) {
+  const device::CurrentDevice current(device);
   const int blocks = kernels::decode_blocks();
   if (blocks == 0) refuse("the decode kernel needs compute capability 9.0");
   if (steps_.empty()) refuse("no operation of a layer");

@@ -63,12 +63,18 @@ cudaGraph_t record(device::Stream stream, const std::function<void()>& calls) {
 
 }  // namespace
 
+void Replay::Destroy::operator()(cudaGraphExec_t graph) const {
+  const device::CurrentDevice current(device, std::nothrow);
+  if (current) static_cast<void>(cudaGraphExecDestroy(graph));
+}
+
 void Replay::run(std::uint64_t key, device::Stream stream, const std::function<void()>& calls) {
+  const device::CurrentDevice current(device_);
   const auto found = graphs_.find(key);
   // A debugging run waits after each launch, which a recording cannot.
   if (found == graphs_.end() || device::debug_launches()) {
     calls();
-    graphs_.try_emplace(key);
+    graphs_.try_emplace(key, nullptr, Destroy{device_});
     return;
   }
   if (found->second == nullptr) {

@@ -14,6 +14,8 @@ namespace quantloom::cuda {
 
 class Replay {
  public:
+  explicit Replay(const device::Device& device) : device_(device) {}
+
   // The first call under a key runs as it is, so that modules are loaded; the second is recorded;
   // from then on the recording runs. Where another thread's wait for the device breaks the
   // recording, the call runs as it is and the next one is recorded. Errors: device.
@@ -22,12 +24,12 @@ class Replay {
 
  private:
   struct Destroy {
-    void operator()(cudaGraphExec_t graph) const {
-      if (!device::forked_after_cuda()) static_cast<void>(cudaGraphExecDestroy(graph));
-    }
+    device::Device device;
+    void operator()(cudaGraphExec_t graph) const;
   };
   using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Destroy>;
 
+  device::Device device_;
   std::map<std::uint64_t, Graph> graphs_;  // null: ran once
 };
 

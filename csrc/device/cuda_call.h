@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <new>
 #include <utility>
 
 #include "base/faults.h"
@@ -16,6 +17,11 @@ namespace quantloom::device {
 // Throws unless `status` is success: out_of_memory for cudaErrorMemoryAllocation, device for all
 // else. A fault that the context does not survive poisons the current device.
 void check(cudaError_t status, const char* call);
+// The same of a call about GPU `index` while another one is current, or none.
+void check(cudaError_t status, const char* call, int index);
+
+// Errors: device after a fork of a process that had started CUDA, and after a fault on the device.
+void require_alive(int index);
 
 // checked("cudaMemcpyAsync", cudaMemcpyAsync, ...) or CUDA_CALL(cudaMemcpyAsync, ...).
 template <typename Function, typename... Arguments>
@@ -40,17 +46,29 @@ struct Shape {
 void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
                   cudaError_t status);
 
-// Makes a device current for a scope. Its destructor restores the one before. Errors: device, also
-// after a fork or a fault.
+// Makes a GPU current for a scope, and then again what was current before, or nothing. It pushes
+// the GPU's context, as cudaSetDevice() back to a GPU makes the context there that it had not,
+// which takes hundreds of MB. Whatever a runtime call is about, it makes a context on the thread's
+// GPU, mostly 0, where none is current: so none is called outside such a scope.
 class CurrentDevice {
  public:
+  // Errors: out_of_memory and device where the context cannot be had; device also after a fork or a
+  // fault.
   explicit CurrentDevice(const Device& device);
+  // For what goes back in destructors: false where the GPU was never used or cannot be any more,
+  // and then nothing is to be called.
+  CurrentDevice(const Device& device, std::nothrow_t) noexcept;
   ~CurrentDevice();
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;
+  explicit operator bool() const { return pushed_; }
+
+  // The GPU of this thread's innermost scope; -1 outside of any.
+  static int index();
 
  private:
-  int before_ = -1;
+  int outer_ = -1;
+  bool pushed_ = false;
 };
 
 enum class Counted {

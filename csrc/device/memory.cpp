@@ -61,14 +61,15 @@ class CudaBackend final : public PoolBackend {
   }
 
   void release(void* memory) noexcept override {
+    const CurrentDevice current(device_, std::nothrow);
+    if (!current) return;
     count(Counted::free);
     if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
   }
 
   CUevent_st* record(Stream stream) noexcept override {
-    int before = 0;
-    cudaGetDevice(&before);
-    if (before != device_.index) cudaSetDevice(device_.index);
+    const CurrentDevice current(device_, std::nothrow);
+    if (!current) return nullptr;
     cudaEvent_t event = nullptr;
     {
       const std::lock_guard lock(mutex_);
@@ -85,7 +86,6 @@ class CudaBackend final : public PoolBackend {
       event = nullptr;
     }
     cudaGetLastError();
-    if (before != device_.index) cudaSetDevice(before);
     return event;
   }
 
@@ -107,14 +107,11 @@ class CudaBackend final : public PoolBackend {
   bool usable() const noexcept override { return !forked_after_cuda() && !poisoned(device_.index); }
 
  private:
-  std::pair<std::size_t, std::size_t> memory_info() {
-    int before = 0;
-    cudaGetDevice(&before);
-    cudaSetDevice(device_.index);
+  std::pair<std::size_t, std::size_t> memory_info() noexcept {
     std::size_t free = 0;
     std::size_t total = 0;
-    if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
-    cudaSetDevice(before);
+    const CurrentDevice current(device_, std::nothrow);
+    if (current && cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
     return {free, total};
   }
 
@@ -168,7 +165,6 @@ Buffer allocate(const Device& device, std::size_t bytes, const char* what) {
 
 Buffer allocate_pinned(const Device& device, std::size_t bytes, const char* what) {
   require_usable(device);
-  // Another GPU that is current may be one that cannot be used.
   const CurrentDevice current(device);
   void* memory = nullptr;
   const cudaError_t status =
@@ -183,8 +179,8 @@ Buffer allocate_pinned(const Device& device, std::size_t bytes, const char* what
                 what);
   }
   check(status, "cudaHostAlloc");
-  return Buffer(memory, [](void* pointer) {
-    if (!forked_after_cuda()) cudaFreeHost(pointer);
+  return Buffer(memory, [device](void* pointer) {
+    if (const CurrentDevice current(device, std::nothrow); current) cudaFreeHost(pointer);
   });
 }
 

@@ -42,6 +42,11 @@ Stream compute_stream(const Device& device) {
   return nullptr;
 }
 
+void with_current(const Device& device, const std::function<void()>& work) {
+  require_usable(device);
+  work();
+}
+
 void synchronize(const Device& device) { require_usable(device); }
 void synchronize(const Device& device, Stream /*stream*/) { require_usable(device); }
 void order(const Device& device, Stream /*earlier*/, Stream /*later*/) { require_usable(device); }

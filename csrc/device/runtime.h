@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,10 @@ bool poisoned(int index);
 
 // The stream of this process on which tensors of `device` are written. Errors: as require_usable.
 Stream compute_stream(const Device& device);
+
+// Calls `work` while the device is current, for other libraries that go by the current one. Errors:
+// as require_usable, and what `work` throws.
+void with_current(const Device& device, const std::function<void()>& work);
 
 // Waits for everything on the device. Errors: device, also for faults of earlier launches.
 void synchronize(const Device& device);

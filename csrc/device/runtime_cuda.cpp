@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -74,7 +75,10 @@ std::vector<DeviceInfo> list_devices() {
   std::vector<DeviceInfo> devices;
   for (int index = 0; index < cuda_status().devices; ++index) {
     cudaDeviceProp properties;
-    QUANTLOOM_CUDA_CALL(cudaGetDeviceProperties, &properties, index);
+    const cudaError_t status = faults::fails(faults::Point::cuda_call)
+                                   ? cudaErrorOperatingSystem
+                                   : cudaGetDeviceProperties(&properties, index);
+    check(status, "cudaGetDeviceProperties", index);
     devices.push_back({index, properties.name, properties.major, properties.minor,
                        properties.multiProcessorCount, properties.totalGlobalMem,
                        static_cast<std::size_t>(properties.l2CacheSize)});
@@ -103,14 +107,10 @@ bool is_sticky(cudaError_t status) {
   }
 }
 
-int current_index() {
-  int index = 0;
-  return cudaGetDevice(&index) == cudaSuccess && index >= 0 && index < max_devices ? index : 0;
-}
+int current_index() { return std::max(CurrentDevice::index(), 0); }
 
-[[noreturn]] void fail(cudaError_t status, const std::string& what) {
+[[noreturn]] void fail(cudaError_t status, const std::string& what, int index) {
   cudaGetLastError();
-  const int index = current_index();
   const std::string name = "cuda:" + std::to_string(index);
   std::string message = name + ": " + what + " failed: " + cudaGetErrorString(status) + " (" +
                         cudaGetErrorName(status) + ")";
@@ -128,33 +128,12 @@ int current_index() {
   throw Error(ErrorKind::device, message, name);
 }
 
-// Throws after a fork of a process that had started CUDA, and after a fault on the device.
-void require_alive(int index) {
-  if (!forked_after_cuda() && !poisoned(index)) return;
-  const std::string name = "cuda:" + std::to_string(index);
-  if (forked_after_cuda()) {
-    throw Error(ErrorKind::device,
-                name +
-                    " cannot be used here: this process was forked from one that had started CUDA; "
-                    "start it with the multiprocessing method 'spawn'",
-                "device");
-  }
-  const std::lock_guard lock(state().mutex);
-  throw Error(ErrorKind::device,
-              name + " cannot be used any more in this process after a fault (" +
-                  state().fault[index] + "); start the process again",
-              "device");
-}
-
 bool has_image(int index) {
   static std::array<std::atomic<bool>, max_devices> checked_before{};
   if (checked_before[index].load(std::memory_order_acquire)) return true;
-  int before = 0;
-  QUANTLOOM_CUDA_CALL(cudaGetDevice, &before);
-  QUANTLOOM_CUDA_CALL(cudaSetDevice, index);
+  const CurrentDevice current({DeviceType::cuda, index});
   const cudaError_t image = faults::fails(faults::Point::cuda_call) ? cudaErrorOperatingSystem
                                                                     : kernels::query_kernel_image();
-  cudaSetDevice(before);
   if (image == cudaErrorNoKernelImageForDevice || image == cudaErrorInvalidDeviceFunction) {
     return false;
   }
@@ -218,21 +197,27 @@ bool has_kernels_for(const Device& device) {
   return has_image(device.index);
 }
 
-void check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) fail(status, call);
+void require_alive(int index) {
+  if (!forked_after_cuda() && !poisoned(index)) return;
+  const std::string name = "cuda:" + std::to_string(index);
+  if (forked_after_cuda()) {
+    throw Error(ErrorKind::device,
+                name +
+                    " cannot be used here: this process was forked from one that had started CUDA; "
+                    "start it with the multiprocessing method 'spawn'",
+                "device");
+  }
+  const std::lock_guard lock(state().mutex);
+  throw Error(ErrorKind::device,
+              name + " cannot be used any more in this process after a fault (" +
+                  state().fault[index] + "); start the process again",
+              "device");
 }
 
-CurrentDevice::CurrentDevice(const Device& device) {
-  require_alive(device.index);
-  int now = 0;
-  QUANTLOOM_CUDA_CALL(cudaGetDevice, &now);
-  if (now == device.index) return;
-  QUANTLOOM_CUDA_CALL(cudaSetDevice, device.index);
-  before_ = now;
-}
+void check(cudaError_t status, const char* call) { check(status, call, current_index()); }
 
-CurrentDevice::~CurrentDevice() {
-  if (before_ >= 0) cudaSetDevice(before_);
+void check(cudaError_t status, const char* call, int index) {
+  if (status != cudaSuccess) fail(status, call, index);
 }
 
 void count(Counted what) {
@@ -271,7 +256,7 @@ void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Strea
     separator = ", ";
   }
   if (shapes.size() > 0) what += ')';
-  if (status != cudaSuccess) fail(status, "the launch of " + what);
+  if (status != cudaSuccess) fail(status, "the launch of " + what, current_index());
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
   const auto begin = std::chrono::steady_clock::now();
@@ -280,7 +265,7 @@ void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Strea
   const std::chrono::duration<double, std::micro> spent = std::chrono::steady_clock::now() - begin;
   std::fprintf(stderr, "quantloom: %s: %s, %.0f us\n", what.c_str(),
                waits ? cudaGetErrorName(status) : "captured", spent.count());
-  if (status != cudaSuccess) fail(status, "kernel " + what);
+  if (status != cudaSuccess) fail(status, "kernel " + what, current_index());
 }
 
 Stream compute_stream(const Device& device) {
@@ -347,14 +332,16 @@ OwnedStream::OwnedStream(const Device& device) : device_(device) {
 }
 
 OwnedStream::~OwnedStream() {
-  if (stream_ == nullptr || forked_after_cuda() || poisoned(device_.index)) return;
+  if (stream_ == nullptr) return;
+  const CurrentDevice current(device_, std::nothrow);
+  if (!current) return;
   cudaStreamSynchronize(stream_);
   forget_stream(device_, stream_);
   cudaStreamDestroy(stream_);
 }
 
 void OwnedStream::drain() noexcept {
-  if (!forked_after_cuda() && !poisoned(device_.index)) cudaStreamSynchronize(stream_);
+  if (const CurrentDevice current(device_, std::nothrow); current) cudaStreamSynchronize(stream_);
 }
 
 Event::Event(const Device& device, Waits waits) : device_(device) {
@@ -365,9 +352,8 @@ Event::Event(const Device& device, Waits waits) : device_(device) {
 }
 
 Event::~Event() {
-  if (event_ != nullptr && !forked_after_cuda() && !poisoned(device_.index)) {
-    cudaEventDestroy(event_);
-  }
+  if (event_ == nullptr) return;
+  if (const CurrentDevice current(device_, std::nothrow); current) cudaEventDestroy(event_);
 }
 
 void Event::record(Stream stream) {
@@ -387,7 +373,7 @@ void Event::synchronize() const {
 }
 
 bool Event::done() const {
-  require_alive(device_.index);
+  const CurrentDevice current(device_);
   // No point of injected faults: how often a wait asks depends on the time it takes.
   const cudaError_t status = cudaEventQuery(event_);
   if (status == cudaErrorNotReady) return false;

@@ -46,7 +46,7 @@ struct Step {
 template <typename Meanwhile>
 void break_a_recording(Meanwhile meanwhile) {
   Step step;
-  Replay replay;
+  Replay replay(gpu);
   replay.run(1, step.stream.get(), [&] { step.run(); });
   CHECK(step.has_run());
   std::thread other;

@@ -218,6 +218,23 @@ def test_every_failing_call_is_a_typed_error_and_leaves_nothing() -> None:
         assert raised >= 1
 
 
+def test_a_context_that_cannot_be_had_is_a_typed_error() -> None:
+    done = run(
+        "import numpy as np, quantloom\n"
+        "from quantloom import _quantloom\n"
+        "_quantloom.arm_fault('cuda_call', 1)\n"
+        "try:\n"
+        "    quantloom.Tensor(np.ones(3), device='cuda')\n"
+        "except quantloom.DeviceError as error:\n"
+        "    print(error)\n"
+        "print(quantloom.Tensor(np.ones(3), device='cuda').numpy().sum())\n"
+    )
+    assert done.returncode == 0, done.stderr
+    failed, total = done.stdout.splitlines()
+    assert failed.startswith("cuda:0: cuDevicePrimaryCtxRetain failed: ")
+    assert total == "3.0"
+
+
 def test_many_threads() -> None:
     failed = []
 
@@ -269,26 +286,30 @@ def test_fork_after_cuda_is_refused() -> None:
 FAULT = """
 import ctypes, numpy as np, quantloom
 from quantloom import Tensor, cuda
+GPU = 0
+on = f'cuda:{GPU}'
 class Bad:  # an array at an address that no memory has
-    def __dlpack_device__(self): return (2, 0)
+    def __dlpack_device__(self): return (2, GPU)
     def __dlpack__(self, stream=None):
         shape = (ctypes.c_int64 * 1)(1 << 20)
-        record = (ctypes.c_uint64 * 8)(0x10000, 2, 1 | (2 | 32 << 8 | 1 << 16) << 32)
+        record = (ctypes.c_uint64 * 8)(0x10000, 2 | GPU << 32, 1 | (2 | 32 << 8 | 1 << 16) << 32)
         record[3] = ctypes.addressof(shape)
         self.keep = shape, record
         new = ctypes.pythonapi.PyCapsule_New
         new.restype = ctypes.py_object
         new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
         return new(ctypes.addressof(record), b'dltensor', None)
-good = Tensor(np.zeros(4, np.float32), device='cuda')
+good = Tensor(np.zeros(4, np.float32), device=on)
 bad = Bad()
 try:
     there = Tensor.from_dlpack(bad)
     there.dequantize('float16')
-    cuda.synchronize()
+    cuda.synchronize(on)
 except quantloom.DeviceError as error:
     print('first:', error)
-for action in (good.numpy, good.clone, lambda: Tensor.empty(3, device='cuda'), cuda.synchronize):
+for action in (
+    good.numpy, good.clone, lambda: Tensor.empty(3, device=on), lambda: cuda.synchronize(on)
+):
     try:
         action()
         print('no error')
@@ -303,6 +324,7 @@ def test_a_fault_poisons_the_device_and_nothing_hangs() -> None:
     done = run(FAULT)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert lines[0].startswith("first: cuda:0: ")
     assert "cudaErrorIllegalAddress" in lines[0]
     assert "QUANTLOOM_DEBUG=1 names it" in lines[0]
     assert lines[1:] == ["refused"] * 4 + ["3.0"]

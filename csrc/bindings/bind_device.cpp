@@ -130,6 +130,13 @@ Tensor from_dlpack(const py::capsule& capsule) {
               "dlpack");
 }
 
+// For producers that order by the current GPU's streams.
+py::object with_current(const std::string& where, const py::function& call) {
+  py::object result;
+  device::with_current(device::parse_device(where), [&] { result = call(); });
+  return result;
+}
+
 py::dict status() {
   const device::CudaStatus& found = device::cuda_status();
   py::dict answer;
@@ -271,6 +278,8 @@ void bind_device(py::module_& m) {
       "cuda_synchronize",
       [](const std::string& on) { device::synchronize(device::parse_device(on)); },
       py::arg("device"), py::call_guard<quantloom::Unlocked>());
+  m.def("with_current", &with_current, py::arg("device"), py::arg("call"),
+        "The call's result, made while the device is current.");
   m.def(
       "compute_stream",
       [](const std::string& on) {

@@ -8,7 +8,7 @@ import numpy.typing
 import os
 import typing
 import typing_extensions
-__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'PackedMatrix', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'multiply', 'quantize', 'read_once', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table']
+__all__: list[str] = ['GGUFFile', 'Model', 'OperationMatrix', 'OperationRunner', 'PackedMatrix', 'Session', 'Tensor', 'arm_fault', 'compute_stream', 'cuda_counters', 'cuda_devices', 'cuda_memory', 'cuda_reset_peak', 'cuda_set_memory_cap', 'cuda_status', 'cuda_synchronize', 'cuda_trim', 'default_device', 'dequantize', 'fault_points_passed', 'instruction_set', 'instruction_sets', 'matmul', 'multiply', 'quantize', 'read_once', 'sample', 'set_instruction_set', 'set_thread_count', 'thread_count', 'type_table', 'with_current']
 class GGUFFile:
     """
     A mapped and validated GGUF file; keys and tensors go by position.
@@ -350,5 +350,9 @@ def thread_count() -> int:
 def type_table() -> list:
     """
     Every GGUF tensor type: (id, name, elements per block, bytes per block, state, encodable).
+    """
+def with_current(device: str, call: collections.abc.Callable) -> typing.Any:
+    """
+    The call's result, made while the device is current.
     """
 __version__: str

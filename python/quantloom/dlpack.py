@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Protocol
 
 from quantloom import _quantloom
@@ -47,17 +48,34 @@ def taken(source: Producer) -> Any:
             f"a DLPack array on device type {kind} is neither on the CPU nor on a CUDA GPU",
             subject="source",
         )
-    stream = None if kind in (_CPU, _PINNED) else _quantloom.compute_stream(f"cuda:{index}")
-    try:
-        capsule = source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
-    except TypeError:
-        capsule = source.__dlpack__(stream=stream)
+    if kind in (_CPU, _PINNED):
+        capsule = _asked(source, None)
+    else:
+        capsule = _asked_on_gpu(source, f"cuda:{index}")
     if type(capsule).__name__ != "PyCapsule":
         raise InvalidArgument(
             f"__dlpack__ of {type(source).__name__} gave a {type(capsule).__name__}, no capsule",
             subject="source",
         )
     return _quantloom.Tensor.from_dlpack(capsule)
+
+
+def _asked(source: Producer, stream: int | None) -> Any:
+    try:
+        return source.__dlpack__(stream=stream, max_version=(1, 0))  # type: ignore[call-arg]
+    except TypeError:
+        return source.__dlpack__(stream=stream)
+
+
+def _asked_on_gpu(source: Producer, device: str) -> Any:
+    """Producers go by the current GPU's streams, and PyTorch refuses what lies on another one."""
+    stream = _quantloom.compute_stream(device)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor):
+        # It remembers a current GPU of its own where that one has no context.
+        with torch.cuda.device(device):
+            return _asked(source, stream)
+    return _quantloom.with_current(device, lambda: _asked(source, stream))
 
 
 def given(

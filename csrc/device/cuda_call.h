@@ -46,10 +46,10 @@ struct Shape {
 void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
                   cudaError_t status);
 
-// Makes a GPU current for a scope, and then again what was current before, or nothing. It pushes
-// the GPU's context, as cudaSetDevice() back to a GPU makes the context there that it had not,
-// which takes hundreds of MB. Whatever a runtime call is about, it makes a context on the thread's
-// GPU, mostly 0, where none is current: so none is called outside such a scope.
+// Makes a GPU current for a scope; after it the thread's context, or that it has none, is as
+// before. Every call of the runtime that is more than a question stands in such a scope: where no
+// context is current it makes one on GPU 0, of hundreds of MB, whichever GPU it is about, as
+// cudaSetDevice() to go back to GPU 0 does too. So the GPU's own context is pushed and popped.
 class CurrentDevice {
  public:
   // Errors: out_of_memory and device where the context cannot be had; device also after a fork or a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 import sys
@@ -118,6 +119,38 @@ def test_a_model_split_between_the_second_gpu_and_the_cpu(path: Path, layers: in
             assert gpu in model.explain().totals
             rows.append(model.logits(prompt).tobytes())
     assert rows[0] == rows[1]
+
+
+def test_a_producer_is_asked_while_its_gpu_is_current() -> None:
+    driver = ctypes.CDLL(DRIVER)
+
+    def current() -> int | None:
+        context = ctypes.c_void_p()
+        assert driver.cuCtxGetCurrent(ctypes.byref(context)) == 0
+        return context.value
+
+    class Producer:
+        def __init__(self, tensor: Tensor, fails: bool = False) -> None:
+            self.tensor, self.fails = tensor, fails
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return self.tensor.__dlpack_device__()
+
+        def __dlpack__(self, *, stream: int | None = None) -> object:
+            self.seen = current()
+            if self.fails:
+                raise BufferError("not today")
+            return self.tensor.__dlpack__(stream=stream)
+
+    before = current()
+    producers = [Producer(Tensor(np.arange(4.0), device=gpu)) for gpu in GPUS]
+    for producer in producers:
+        assert Tensor(producer).numpy().sum() == 6
+    assert None not in (producers[0].seen, producers[1].seen)
+    assert producers[0].seen != producers[1].seen
+    with pytest.raises(BufferError, match="not today"):
+        Tensor(Producer(producers[1].tensor, fails=True))
+    assert current() == before
 
 
 def test_torch_on_the_second_gpu() -> None:

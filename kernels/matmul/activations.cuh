@@ -1,11 +1,23 @@
 // x as the kernels for several tokens read it.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
 
 namespace quantloom::kernels {
+
+// Two neighbours of x.
+__device__ inline float2 load_pair(const float* from) {
+  return *reinterpret_cast<const float2*>(from);
+}
+__device__ inline float2 load_pair(const __half* from) {
+  return __half22float2(*reinterpret_cast<const __half2*>(from));
+}
+__device__ inline float2 load_pair(const __nv_bfloat16* from) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
+}
 
 // The power of two that brings `largest` into [2^13, 2^14); 1 for 0, infinity and NaN.
 __device__ inline float power_of_two_scale(float largest) {

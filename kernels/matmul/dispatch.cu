@@ -144,6 +144,16 @@ bool takes_wide(const MatmulArguments& arguments, const DeviceLimits& limits) {
 #endif
 }
 
+// Whether the kernel for many tokens converts x itself, for one tile of 16: that is 2 us less than
+// a kernel of its own, but a tenth more instructions, so it is for blocks with few pieces and for
+// weights whose bytes take longer than their instructions (measured on an H200).
+bool wide_converts(const MatmulArguments& arguments, const WidePlan& plan,
+                   const FormatKernels& kernels) {
+  return arguments.x_is == MatmulX::values && arguments.norm == nullptr && !arguments.invariant &&
+         plan.tile_tokens == 16 && plan.tiles == 1 &&
+         (plan.block_pieces <= 7 || kernels.bytes > kernels.elements);
+}
+
 // Whether the kernel for one token serves this call, a token at a time.
 bool takes_one(const FormatKernels& kernels, const MatmulArguments& arguments,
                const DeviceLimits& limits) {
@@ -237,6 +247,11 @@ const void* matmul_prepared_x(const MatmulArguments& arguments) {
   next.norm = nullptr;
   if (arguments.x_is != MatmulX::values) return arguments.x;
   if (!matmul_takes_prepared(next)) return nullptr;
+  DeviceLimits limits;
+  const FormatKernels* kernels = find_kernels(arguments.format);
+  if (kernels == nullptr || !device_limits(limits)) return nullptr;
+  const WidePlan plan = plan_wide(arguments, count_strips(arguments), limits);
+  if (wide_converts(arguments, plan, *kernels)) return nullptr;
   return static_cast<const std::uint8_t*>(arguments.workspace) + wide_workspace_start;
 }
 
@@ -299,6 +314,12 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
           wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
       const PreparedLayout layout = prepared_layout(list.tokens, list.columns);
       const bool is_there = arguments.x_is != MatmulX::values;
+      if (wide_converts(arguments, plan, *kernels)) {
+        return find_wide(arguments.format)(
+            list, strips, plan,
+            {.values = x, .type = arguments.x_type, .overlap = arguments.overlap},
+            arguments.workspace, limits.processors, stream);
+      }
       const std::uint8_t* prepared = static_cast<const std::uint8_t*>(x);
       if (!is_there) {
         std::uint8_t* to = static_cast<std::uint8_t*>(arguments.workspace) + plan.x;

@@ -1,7 +1,5 @@
 // What the kernel for many tokens multiplies: x in halves (wide.h), from values, or from the strips
 // that gate_up leaves.
-#include <cuda_bf16.h>
-
 #include <algorithm>
 
 #include "device/overlap.cuh"
@@ -12,16 +10,6 @@ namespace quantloom::kernels {
 namespace {
 
 constexpr int image_threads = 256;
-
-__device__ inline float2 load_pair(const float* from) {
-  return *reinterpret_cast<const float2*>(from);
-}
-__device__ inline float2 load_pair(const __half* from) {
-  return __half22float2(*reinterpret_cast<const __half2*>(from));
-}
-__device__ inline float2 load_pair(const __nv_bfloat16* from) {
-  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
-}
 
 // One block per token. Lane 4i + c of a warp takes core c of group i: four pairs of columns, which
 // it keeps between finding the largest value and writing, for up to `held` spans of 256 columns a

@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(sum_threads)
       sum += sums[(static_cast<std::int64_t>(k) * padded_tokens + token) * padded_rows +
                   strip * strip_rows + row];
     }
-    return sum * (scales[token] / power_of_two_scale(*list.largest[weight]));
+    const float factor = scales == nullptr ? 1.0f : scales[token];
+    return sum * (factor / power_of_two_scale(*list.largest[weight]));
   };
   if (gated) {
     store_gated(list, s, row, token, total(2 * s), total(2 * s + 1));
@@ -73,7 +74,12 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
       const int columns_each = (pieces + splits - 1) / splits * piece_columns;
       const double sums = splits == 1 ? 0.0 : 2.5e3 + 2e-3 * splits * tokens * strips * strip_rows;
       const double cycles = waves * (columns_each * per_column + besides) + sums;
-      if (best == 0 || cycles < best) best = cycles, plan.tile_tokens = tile, plan.splits = splits;
+      if (best != 0 && cycles >= best) continue;
+      best = cycles;
+      plan.tile_tokens = tile;
+      plan.tiles = (tokens + tile - 1) / tile;
+      plan.splits = splits;
+      plan.block_pieces = waves * columns_each / piece_columns;
     }
   }
   static_assert(wide_workspace_start == few_most_blocks * 4);

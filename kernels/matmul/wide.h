@@ -25,8 +25,10 @@ constexpr int wide_least_tokens = 9;
 constexpr std::size_t wide_workspace_start = 1024 * 4;
 
 struct WidePlan {
-  int tile_tokens = 0;  // 16, 64, 128 or 256
-  int splits = 1;       // of the columns
+  int tile_tokens = 0;   // 16, 64, 128 or 256
+  int tiles = 1;         // of tokens
+  int splits = 1;        // of the columns
+  int block_pieces = 0;  // that a block multiplies by
   int padded_tokens = 0;
   std::size_t x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
@@ -69,11 +71,15 @@ __host__ __device__ constexpr PreparedLayout prepared_layout(int tokens, int col
   return layout;
 }
 
-// x as a launch finds it.
-struct PreparedX {
+// x as a launch finds it: prepared, or for one tile of 16 tokens its values, which the kernel then
+// converts itself.
+struct WideX {
   const __half* image = nullptr;
-  const float* scales = nullptr;
-  bool waits_late = false;  // MatmulX::prepared_earlier
+  const float* scales = nullptr;  // null: 1 each
+  const void* values = nullptr;
+  formats::Format type = formats::Format::f32;  // of the values
+  bool overlap = true;                          // with the kernel before
+  bool waits_late = false;                      // MatmulX::prepared_earlier
 };
 
 WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
@@ -102,7 +108,7 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
                         int padded_rows, const float* sums, const float* scales,
                         cudaStream_t stream);
 
-using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, const PreparedX&,
+using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, const WideX&,
                                     void* workspace, int processors, cudaStream_t);
 
 template <class F>

@@ -1,7 +1,8 @@
 // Many tokens on Hopper. A block takes wide_rows rows and a tile of tokens. Each of its consumer
 // warps decodes the pieces of one strip into wgmma's A registers, once per tile whatever its width;
-// a producer warp copies x, which stands swizzled in shared memory as the B operand. A cluster's
-// blocks have the same tokens: each fetches its share of x for all of them.
+// a producer warp copies x, which stands swizzled in shared memory as the B operand, or, for one
+// tile of 16 tokens, its warpgroup converts x (wide_convert.cuh). A cluster's blocks have the same
+// tokens: each fetches its share of x for all of them.
 #pragma once
 
 #include "device/overlap.cuh"
@@ -10,6 +11,7 @@
 #include "matmul/strips.cuh"
 #include "matmul/wgmma_sm90.cuh"
 #include "matmul/wide.h"
+#include "matmul/wide_convert.cuh"
 #include "matmul/wide_decode.cuh"
 #include "matmul/wide_store.cuh"
 
@@ -18,18 +20,25 @@ namespace quantloom::kernels {
 // A strip per warp, and a warpgroup whose first warp copies x.
 constexpr int wide_consumers(int tile_tokens) { return 2 * wide_rows(tile_tokens); }
 constexpr int wide_threads(int tile_tokens) { return wide_consumers(tile_tokens) + 128; }
-constexpr int wide_chunk = 64;  // columns of x per stage
+constexpr int wide_chunk = 64;  // columns of x that stand together
+// Chunks of a stage: waiting for one and releasing it takes a twentieth of a piece's instructions.
+constexpr int wide_stage_chunks(int tile_tokens) {
+  return tile_tokens == 16 ? 4 : tile_tokens == 64 ? 2 : 1;
+}
 
 struct WideLayout {
-  int x, weights, affine, pairs, factors, barriers, table, bytes;
+  int x, weights, affine, pairs, factors, steps, barriers, table, bytes;
   int x_stages, weight_stages;
-  int tiles;      // of tokens
-  int row_tiles;  // rounded up to whole clusters
+  int early_stages;  // of weights, that are fetched before x is waited for
+  int tiles;         // of tokens
+  int row_tiles;     // rounded up to whole clusters
   int splits, split_pieces;
   int padded_tokens;
   bool waits_late;
   const __half* image;
   const float* scales;
+  const void* values;
+  formats::Format values_type;
   float* sums;  // [splits][padded tokens][row tiles * wide_rows]
 };
 
@@ -45,7 +54,7 @@ __device__ inline WideItem wide_item(const WideLayout& layout, int index, int ra
   return {tile * tile_tokens, rest % layout.splits, rest / layout.splits * cluster + rank};
 }
 
-template <class P, int tile_tokens, int cluster>
+template <class P, int tile_tokens, int cluster, bool converts>
 __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     wide_matmul_kernel(const __grid_constant__ StripList list, int strips,
                        const __grid_constant__ WideLayout layout) {
@@ -54,7 +63,9 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
   extern __shared__ __align__(1024) std::uint8_t shared[];
   constexpr int consumer_warps = wide_consumers(tile_tokens) / 32;
   constexpr int strips_here = wide_strips(tile_tokens);
-  constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
+  constexpr int chunk_bytes = tile_tokens * wide_chunk * 2;
+  constexpr int stage_chunks = wide_stage_chunks(tile_tokens);
+  constexpr int stage_bytes = stage_chunks * chunk_bytes;
   // What the producer's warps give up: 168 or 96 registers a thread otherwise.
   constexpr bool shift_registers = tile_tokens >= 64;
   constexpr int producer_registers = tile_tokens >= 128 ? 40 : 24;
@@ -72,7 +83,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
   const std::uint32_t x = shared_address(shared + layout.x);
   if (threadIdx.x == 0) {
     for (int i = 0; i < layout.x_stages; ++i) {
-      mbarrier_init(full + 8 * i, 1);
+      mbarrier_init(full + 8 * i, converts ? wide_converters : 1);
       mbarrier_init(empty + 8 * i, cluster * consumer_warps);
     }
     mbarrier_init_fence();
@@ -82,7 +93,34 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
 
   if (warp >= consumer_warps) {
     if constexpr (shift_registers) give_registers<producer_registers>();
-    if (warp == consumer_warps) {
+    if constexpr (converts) {
+      cudaGridDependencySynchronize();
+      cudaTriggerProgrammaticLaunchCompletion();
+      int index = first_item - item_step;
+      const auto next = [&](int& piece, int& end) {
+        index += item_step;
+        if (index >= items) return false;
+        const WideItem item = wide_item<tile_tokens, cluster>(layout, index, rank);
+        piece = item.split * layout.split_pieces, end = last_piece(item.split);
+        return true;
+      };
+      const auto convert = [&](const auto* values) {
+        convert_tile(values, list.columns, list.tokens,
+                     {.x = shared + layout.x,
+                      .steps = reinterpret_cast<float*>(shared + layout.steps),
+                      .full = full,
+                      .empty = empty,
+                      .count = layout.x_stages},
+                     warp - consumer_warps, lane, next);
+      };
+      if (layout.values_type == formats::Format::f32) {
+        convert(static_cast<const float*>(layout.values));
+      } else if (layout.values_type == formats::Format::f16) {
+        convert(static_cast<const __half*>(layout.values));
+      } else {
+        convert(static_cast<const __nv_bfloat16*>(layout.values));
+      }
+    } else if (warp == consumer_warps) {
       // Behind a kernel that itself waited for x there is nothing to wait for, but sums that a
       // third may still read: this kernel's tiles then follow on those of the one before.
       if (!layout.waits_late) cudaGridDependencySynchronize();
@@ -93,18 +131,21 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         const WideItem item = wide_item<tile_tokens, cluster>(layout, index, rank);
         const int first = item.split * layout.split_pieces * 4;
         const int last = last_piece(item.split) * 4;
-        for (int chunk = first; chunk < last; ++chunk) {
+        for (int chunk = first; chunk < last; chunk += stage_chunks) {
           mbarrier_wait(empty + 8 * stage, parity);
           if (lane == 0) {
-            constexpr int share = stage_bytes / cluster;
+            constexpr int share = chunk_bytes / cluster;
             mbarrier_expect(full + 8 * stage, stage_bytes);
-            const __half* from =
-                layout.image +
-                (static_cast<std::int64_t>(chunk) * layout.padded_tokens + item.first_token) *
-                    wide_chunk +
-                rank * (share / 2);
-            bulk_copy_to_all<cluster>(x + stage * stage_bytes + rank * share, from, share,
-                                      full + 8 * stage);
+#pragma unroll
+            for (int i = 0; i < stage_chunks; ++i) {
+              const __half* from =
+                  layout.image +
+                  (static_cast<std::int64_t>(chunk + i) * layout.padded_tokens + item.first_token) *
+                      wide_chunk +
+                  rank * (share / 2);
+              bulk_copy_to_all<cluster>(x + stage * stage_bytes + i * chunk_bytes + rank * share,
+                                        from, share, full + 8 * stage);
+            }
           }
           __syncwarp();
           if (++stage == layout.x_stages) stage = 0, parity ^= 1;
@@ -149,7 +190,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       if (fetch_index < items) fetch_item();
     };
     if (fetch_index < items) fetch_item();
-    for (int i = 0; i < layout.weight_stages; ++i) fetch_next();
+    for (int i = 0; i < layout.early_stages; ++i) fetch_next();
+    int started = layout.early_stages;
 
     int stage = 0;
     std::uint32_t parity = 0;
@@ -171,6 +213,20 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       float d[tile_tokens / 2];
 #pragma unroll
       for (int i = 0; i < tile_tokens / 2; ++i) d[i] = 0;
+      // Where x is converted here each piece has its own steps, and its sums are added to these.
+      float total[converts ? tile_tokens / 2 : 1] = {};
+      const auto add_piece = [&](int of) {
+        const float* steps = reinterpret_cast<const float*>(shared + layout.steps) + of * 16;
+#pragma unroll
+        for (int i = 0; i < (converts ? tile_tokens / 8 : 0); ++i) {
+          const float2 step = *reinterpret_cast<const float2*>(steps + 8 * i + 2 * (lane & 3));
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            total[4 * i + e] += d[4 * i + e] * (e & 1 ? step.y : step.x);
+            d[4 * i + e] = 0;
+          }
+        }
+      };
       // While a chunk is multiplied, the next one is decoded, in halves between the steps: an
       // instruction waits for its turn at the tensor cores and the warp with it.
       std::uint32_t steps[2][4][4];
@@ -192,7 +248,8 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
       open_piece();
       // The scales of x were written before x was, so they are there when its first chunk is.
       mbarrier_wait(full + 8 * stage, parity);
-      if (layout.splits == 1) {
+      for (; started < layout.weight_stages; ++started) fetch_next();
+      if (!converts && layout.splits == 1) {
         start_factors<tile_tokens>(layout.scales + item.first_token, shared_address(factors), lane);
       }
 #pragma unroll 1
@@ -201,16 +258,24 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         for (int chunk = 0; chunk < 4; ++chunk) {
           auto& now = steps[chunk % 2];
           auto& next = steps[(chunk + 1) % 2];
-          mbarrier_wait(full + 8 * stage, parity);
-          const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes);
+          const int in_stage = chunk % stage_chunks;
+          if (in_stage == 0) mbarrier_wait(full + 8 * stage, parity);
+          if (converts && chunk == 0 && previous >= 0) {
+            wgmma_wait<0>();
+            add_piece(previous);
+            release(previous);
+          }
+          const std::uint64_t b = swizzled_matrix(x + stage * stage_bytes + in_stage * chunk_bytes);
           wgmma_fence();
           wgmma<tile_tokens>(d, now[0], b);
           wgmma<tile_tokens>(d, now[1], b + 2);
           wgmma_commit();
           wgmma_wait<1>();
-          if (previous >= 0) release(previous);
-          previous = stage;
-          if (++stage == layout.x_stages) stage = 0, parity ^= 1;
+          if (in_stage == 0) {
+            if (!converts && previous >= 0) release(previous);
+            previous = stage;
+          }
+          if (in_stage == stage_chunks - 1 && ++stage == layout.x_stages) stage = 0, parity ^= 1;
           if (chunk < 3) decode(2 * chunk + 2, next[0], next[1]);
           wgmma_fence();
           wgmma<tile_tokens>(d, now[2], b + 4);
@@ -223,6 +288,13 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
         if (++p < end) open_piece();
       }
       wgmma_wait<0>();
+      if constexpr (converts) {
+        add_piece(previous);
+#pragma unroll
+        for (int i = 0; i < tile_tokens / 2; ++i) d[i] = total[i];
+        __syncwarp();
+        if (lane < tile_tokens) factors[lane] = 1.0f;
+      }
       if (previous >= 0) release(previous);
 
       const float back = 1.0f / weight_scale;
@@ -264,9 +336,9 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
 #endif
 }
 
-template <class P, int tile_tokens, int cluster>
+template <class P, int tile_tokens, int cluster, bool converts>
 MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan& plan,
-                              const PreparedX& x, void* workspace, int processors,
+                              const WideX& x, void* workspace, int processors,
                               cudaStream_t stream) {
   constexpr int shared_limit = 232448;  // every chip of compute capability 9.0
   auto* base = static_cast<std::uint8_t*>(workspace);
@@ -281,6 +353,8 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.waits_late = x.waits_late && layout.splits == 1;
   layout.image = x.image;
   layout.scales = x.scales;
+  layout.values = x.values;
+  layout.values_type = x.type;
   layout.sums = reinterpret_cast<float*>(base + plan.sums);
   constexpr int warps = wide_consumers(tile_tokens) / 32;
   int at = 0;
@@ -289,24 +363,27 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
     at += (bytes + 127) / 128 * 128;
     return start;
   };
-  constexpr int stage_bytes = tile_tokens * wide_chunk * 2;
+  constexpr int stage_bytes = tile_tokens * wide_chunk * 2 * wide_stage_chunks(tile_tokens);
   layout.weight_stages = warps * 3 * P::piece_bytes <= 65536 ? 3 : 2;
   const bool gated = list.epilogue == MatmulEpilogue::gate_up;
   const int all_pairs = gated ? warps / 2 * pair_bytes(tile_tokens) : 0;
   const int others = warps * layout.weight_stages * P::piece_bytes +
                      warps * strip_rows * affine_row_words<P> * 4 + all_pairs +
-                     warps * factor_bytes(tile_tokens) + 512 + P::table_bytes + 6 * 128;
+                     warps * factor_bytes(tile_tokens) + 512 + 512 + P::table_bytes + 7 * 128;
   layout.x_stages = (shared_limit - others) / stage_bytes;
   if (layout.x_stages > 8) layout.x_stages = 8;
+  // x would queue behind more of them (1 us at 16 tokens on an H200).
+  layout.early_stages = tile_tokens == 256 ? layout.weight_stages : 1;
   layout.x = take(layout.x_stages * stage_bytes);  // first: swizzled tiles begin at 1024 bytes
   layout.weights = take(warps * layout.weight_stages * P::piece_bytes);
   layout.affine = take(warps * strip_rows * affine_row_words<P> * 4);
   layout.pairs = take(all_pairs);
   layout.factors = take(warps * factor_bytes(tile_tokens));
+  layout.steps = take(8 * 16 * 4);
   layout.barriers = take(512);
   layout.table = take(P::table_bytes);
   layout.bytes = at;
-  const auto kernel = wide_matmul_kernel<P, tile_tokens, cluster>;
+  const auto kernel = wide_matmul_kernel<P, tile_tokens, cluster, converts>;
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit) !=
       cudaSuccess) {
     return MatmulStatus::cuda_error;
@@ -314,7 +391,7 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   const int items = layout.tiles * layout.splits * (layout.row_tiles / cluster);
   const int clusters = items < processors / cluster ? items : processors / cluster;
   // It overlaps prepare_image, which waited for what came before.
-  constexpr bool overlap = true;
+  const bool overlap = !converts || x.overlap;
   if (launch_clusters(kernel, dim3(static_cast<unsigned>(clusters * cluster)), cluster,
                       wide_threads(tile_tokens), static_cast<std::size_t>(layout.bytes), overlap,
                       stream, list, strips, layout) != cudaSuccess) {
@@ -326,14 +403,15 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
 }
 
 template <class P>
-MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan,
-                         const PreparedX& x, void* workspace, int processors, cudaStream_t stream) {
-  const auto launch = [&]<int tile_tokens>() {
-    return launch_wide_tile<P, tile_tokens, wide_cluster(tile_tokens)>(
+MatmulStatus launch_wide(const StripList& list, int strips, const WidePlan& plan, const WideX& x,
+                         void* workspace, int processors, cudaStream_t stream) {
+  const auto launch = [&]<int tile_tokens, bool converts = false>() {
+    return launch_wide_tile<P, tile_tokens, wide_cluster(tile_tokens), converts>(
         list, strips, plan, x, workspace, processors, stream);
   };
   switch (plan.tile_tokens) {
     case 16:
+      if (x.values != nullptr) return launch.template operator()<16, true>();
       return launch.template operator()<16>();
     case 64:
       return launch.template operator()<64>();

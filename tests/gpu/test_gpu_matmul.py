@@ -115,7 +115,7 @@ def test_a_column_of_x_that_is_far_larger(format: str) -> None:
 def test_nan_and_infinity_pass_through(format: str) -> None:
     w, weights = matrix(format, 40, 512)
     w = w.to("cuda")
-    for tokens in (1, 6, 70):
+    for tokens in (1, 6, 12, 70):
         x = activations(tokens, 512)
         clean = matmul(Tensor(x, device="cuda"), w).numpy()
         for value in (np.nan, np.inf, -np.inf):

@@ -9,7 +9,31 @@
 namespace quantloom::kernels {
 namespace {
 
-constexpr int sum_threads = 256;
+constexpr int sum_threads = 128, sum_rows = 4;  // neighbouring rows of a token for each thread
+constexpr int sum_batch = 8;                    // splits whose loads are under way together
+
+__device__ inline void store_sums(const StripList& list, Strip strip, int row_in_strip, int token,
+                                  float4 sums) {
+  const int row = strip.index * strip_rows + row_in_strip;
+  const int rows = list.rows[strip.weight];
+  if (list.out_type == formats::Format::f32 && list.bias[strip.weight] == nullptr) {
+    float* out =
+        static_cast<float*>(list.out[strip.weight]) + static_cast<std::int64_t>(token) * rows + row;
+    if (row + 3 < rows && reinterpret_cast<std::uintptr_t>(out) % 16 == 0) {
+      auto* to = reinterpret_cast<float4*>(out);
+      if (list.epilogue == MatmulEpilogue::add) {
+        const float4 old = *to;
+        sums.x += old.x, sums.y += old.y, sums.z += old.z, sums.w += old.w;
+      }
+      *to = sums;
+      return;
+    }
+  }
+  store_sum(list, strip, row_in_strip, token, sums.x);
+  store_sum(list, strip, row_in_strip + 1, token, sums.y);
+  store_sum(list, strip, row_in_strip + 2, token, sums.z);
+  store_sum(list, strip, row_in_strip + 3, token, sums.w);
+}
 
 __global__ void __launch_bounds__(sum_threads)
     sum_splits_kernel(const __grid_constant__ StripList list, int strips, int splits,
@@ -18,24 +42,41 @@ __global__ void __launch_bounds__(sum_threads)
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
+  constexpr int parts = strip_rows / sum_rows;
   const bool gated = list.epilogue == MatmulEpilogue::gate_up;
   const int i = blockIdx.x * sum_threads + threadIdx.x, token = blockIdx.y;
-  const int s = i / strip_rows, row = i % strip_rows;
+  const int s = i / parts, row = i % parts * sum_rows;
   if (s >= (gated ? strips / 2 : strips)) return;
+  const float scale = scales == nullptr ? 1.0f : scales[token];
+  const std::int64_t step = static_cast<std::int64_t>(padded_tokens) * padded_rows;
   const auto total = [&](int strip) {
-    const int weight = find_strip(list, strip).weight;
-    float sum = 0;
-    for (int k = 0; k < splits; ++k) {
-      sum += sums[(static_cast<std::int64_t>(k) * padded_tokens + token) * padded_rows +
-                  strip * strip_rows + row];
+    const float largest = *list.largest[find_strip(list, strip).weight];
+    const float* from =
+        sums + static_cast<std::int64_t>(token) * padded_rows + strip * strip_rows + row;
+    float4 sum{};
+    for (int first = 0; first < splits; first += sum_batch, from += sum_batch * step) {
+      float4 v[sum_batch];
+#pragma unroll
+      for (int k = 0; k < sum_batch; ++k) {
+        if (first + k < splits) v[k] = __ldcg(reinterpret_cast<const float4*>(from + k * step));
+      }
+#pragma unroll
+      for (int k = 0; k < sum_batch; ++k) {
+        if (first + k >= splits) break;
+        sum.x += v[k].x, sum.y += v[k].y, sum.z += v[k].z, sum.w += v[k].w;
+      }
     }
-    const float factor = scales == nullptr ? 1.0f : scales[token];
-    return sum * (factor / power_of_two_scale(*list.largest[weight]));
+    const float factor = scale / power_of_two_scale(largest);
+    return make_float4(sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor);
   };
   if (gated) {
-    store_gated(list, s, row, token, total(2 * s), total(2 * s + 1));
+    const float4 gate = total(2 * s), up = total(2 * s + 1);
+    store_gated(list, s, row, token, gate.x, up.x);
+    store_gated(list, s, row + 1, token, gate.y, up.y);
+    store_gated(list, s, row + 2, token, gate.z, up.z);
+    store_gated(list, s, row + 3, token, gate.w, up.w);
   } else {
-    store_sum(list, find_strip(list, s), row, token, total(s));
+    store_sums(list, find_strip(list, s), row, token, total(s));
   }
 }
 
@@ -45,7 +86,7 @@ MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padde
                         int padded_rows, const float* sums, const float* scales,
                         cudaStream_t stream) {
   const int unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
-  const int threads = strips / unit * strip_rows;
+  const int threads = strips / unit * (strip_rows / sum_rows);
   const dim3 grid(static_cast<unsigned>((threads + sum_threads - 1) / sum_threads),
                   static_cast<unsigned>(list.tokens));
   return launch_overlapped(sum_splits_kernel, grid, sum_threads, 0, stream, list, strips, splits,

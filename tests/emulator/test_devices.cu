@@ -1,13 +1,11 @@
 // Two emulated GPUs: which context a call makes and works in, and what belongs to one of them.
 #include <cuda.h>
 #include <cuda_runtime.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <thread>
 
-#include "check.h"
+#include "in_a_child.h"
 
 namespace {
 
@@ -20,21 +18,6 @@ __global__ void fills_shared(int* out) {
 }
 
 constexpr int above_default = 49 << 10;
-
-// Contexts, once made, and faults stay to the end of a process: each test has one of its own.
-template <typename Body>
-void in_a_child(Body body) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    const int before = quantloom::check::failures();
-    body();
-    _exit(quantloom::check::failures() == before ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
 
 int active(int device) {
   unsigned flags = 0;

@@ -1,13 +1,11 @@
 // The emulator's stand-in for the CUDA runtime: what it answers where a GPU would refuse, fault or
 // record.
 #include <cuda_runtime.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <string>
 #include <vector>
 
-#include "check.h"
+#include "in_a_child.h"
 
 namespace {
 
@@ -55,22 +53,6 @@ struct Ints {
   int* memory = nullptr;
   std::size_t count;
 };
-
-// A fault ends a process's use of the device, so each has a process of its own; it begins before
-// this one has started the runtime.
-template <typename Body>
-void in_a_child(Body body) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    const int before = quantloom::check::failures();
-    body();
-    _exit(quantloom::check::failures() == before ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
 
 void expect_fault(cudaError_t error) {
   CHECK(cudaGetLastError() == cudaSuccess);

@@ -14,6 +14,8 @@
 
 namespace quantloom::device {
 
+constexpr int max_devices = 64;  // GPUs of a process that are used
+
 // Throws unless `status` is success: out_of_memory for cudaErrorMemoryAllocation, device for all
 // else. A fault that the context does not survive poisons the current device.
 void check(cudaError_t status, const char* call);

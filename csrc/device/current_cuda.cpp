@@ -50,7 +50,7 @@ const Driver& driver(int index = 0) {
 
 // The contexts that this process retained. They are never released: tensors that Python frees at
 // interpreter exit still need theirs.
-std::array<std::atomic<CUcontext>, 64> contexts{};
+std::array<std::atomic<CUcontext>, max_devices> contexts{};
 
 CUcontext context_of(int index) {
   std::atomic<CUcontext>& slot = contexts[static_cast<std::size_t>(index)];

@@ -123,7 +123,7 @@ class CudaBackend final : public PoolBackend {
 // Never destroyed: the last tensors may go after static destructors have run.
 Pool& pool(const Device& device) {
   static std::mutex mutex;
-  static auto& pools = *new std::array<Pool*, 64>{};
+  static auto& pools = *new std::array<Pool*, max_devices>{};
   const std::lock_guard lock(mutex);
   Pool*& slot = pools[static_cast<std::size_t>(device.index)];
   if (slot == nullptr) slot = new Pool(*new CudaBackend(device.index));

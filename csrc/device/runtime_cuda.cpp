@@ -22,8 +22,6 @@ namespace quantloom::device {
 
 namespace {
 
-constexpr int max_devices = 64;
-
 // Never destroyed: tensors that Python frees at interpreter exit still look here.
 struct State {
   std::atomic<bool> forked{false};

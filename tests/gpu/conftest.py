@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import quantloom.cuda
+from synthetic_model import Synthetic
 
 FOLDER = Path(__file__).parent
 
@@ -17,6 +18,16 @@ FOLDER = Path(__file__).parent
 def emulated() -> bool:
     status = quantloom.cuda.status()
     return status.available and quantloom.cuda.devices()[0].name.startswith("emulated GPU")
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of three layers."""
+    recipe = Synthetic(
+        layers=3, embedding=256, heads=8, head_size=64, feed_forward=512, context=1024,
+        format="Q4_K",
+    )  # fmt: skip
+    return recipe.write(tmp_path_factory.mktemp("gpu"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,6 @@ import pytest
 import quantloom
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
-from synthetic_model import Synthetic
 
 # Products with quantized weights may err by 1e-3 each (1e-6 normalized mean square, the bound of
 # test_operations), which models of random weights add up and enlarge.
@@ -34,15 +33,6 @@ SAMPLED = {
 def story(shared_data: Path) -> list[int]:
     ids = json.loads((shared_data / "models" / "stories260K-greedy.json").read_text())
     return [*ids["prompt_ids"], *ids["greedy_ids"][:60]]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = Synthetic(
-        layers=3, embedding=256, heads=8, head_size=64, feed_forward=512, context=1024,
-        format="Q4_K",
-    )  # fmt: skip
-    return recipe.write(tmp_path_factory.mktemp("gpu"))
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,17 +12,17 @@ import numpy as np
 import pytest
 
 import quantloom
+from gpu.conftest import emulated
 from gpu.test_device import FAULT, run
 from model.test_logits import tokens_for
 from operations.products import QUANTIZED, activations, matrix
 from quantloom import Tensor, _quantloom, cuda, matmul
 from quantloom.errors import QuantloomError
-from synthetic_model import Synthetic
 
 pytestmark = pytest.mark.skipif(cuda.device_count() < 2, reason="one GPU: cuda:1 is not there")
 
 GPUS = ("cuda:0", "cuda:1")
-EMULATED = cuda.device_count() > 0 and cuda.devices()[0].name.startswith("emulated GPU")
+EMULATED = emulated()
 DRIVER = _quantloom.__file__ if EMULATED else "libcuda.so.1"
 SAMPLED = {"temperature": 0.9, "top_k": 60, "top_p": 0.95, "repetition_penalty": 1.1, "seed": 7}
 
@@ -36,15 +34,6 @@ def nothing_stays_behind() -> Iterator[None]:
     yield
     gc.collect()
     assert [cuda.memory(gpu).in_use for gpu in GPUS] == before
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = Synthetic(
-        layers=3, embedding=256, heads=8, head_size=64, feed_forward=512, context=1024,
-        format="Q4_K",
-    )  # fmt: skip
-    return recipe.write(tmp_path_factory.mktemp("second"))
 
 
 def test_tensors_from_one_gpu_to_the_other() -> None:
@@ -168,7 +157,7 @@ def test_the_first_gpu_is_left_alone(path: Path) -> None:
 import ctypes, sys
 import numpy as np
 import quantloom
-from quantloom import Tensor, matmul
+from quantloom import Tensor
 driver = ctypes.CDLL(sys.argv[2])
 def active(gpu):
     flags, on = ctypes.c_uint(), ctypes.c_int()
@@ -194,12 +183,7 @@ context = ctypes.c_void_p()
 assert driver.cuCtxGetCurrent(ctypes.byref(context)) == 0
 print("current", context.value)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path), DRIVER],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(program, str(path), DRIVER)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [

@@ -4,15 +4,20 @@
 // and 2t + 1 are the tokens t of the two tiles, as the sums of the int8 steps lie.
 #pragma once
 
+#include <type_traits>
+
 #include "matmul/one_token.cuh"
 
 namespace quantloom::kernels {
 
 template <class P>
 constexpr int piece_scale_groups = piece_columns / P::group;
-// Scales of rows g and g + 8, [scale groups of a piece][8], of one warp.
+// Scales of rows g and g + 8, [scale groups of a piece][8], of one warp: integers where the format
+// has them.
 template <class P>
-constexpr int few_scale_bytes = piece_scale_groups<P> * 8 * sizeof(float2);
+using FewScales = std::conditional_t<P::has_integer_scales, int2, float2>;
+template <class P>
+constexpr int few_scale_bytes = piece_scale_groups<P> * 8 * sizeof(FewScales<P>);
 
 __device__ inline void multiply_tf32(float c[4], const float a[4], const float b[2]) {
   const auto bits = [](float f) { return __float_as_uint(f); };
@@ -52,12 +57,13 @@ struct SumsOfX {
 // offsets' products to the sums.
 template <class P>
 __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane,
-                                    const SumsOfX<P>& sums, float2* scales, float to[4]) {
+                                    const SumsOfX<P>& sums, FewScales<P>* scales, float to[4]) {
   const int g = lane >> 2, t = lane & 3;
 #pragma unroll
   for (int step = 0; step < piece_scale_groups<P> / 8; ++step) {
     // The reads come before the writes, for what they have in common to be read once.
     formats::Affine affine[2][2] = {};
+    FewScales<P> scale[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int quad = 2 * step + i;
@@ -66,10 +72,16 @@ __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane,
       const formats::Affine first = P::affine(piece, n, g, quad, t);
       const formats::Affine second = P::affine(piece, n, g + 8, quad, t);
       if (is_there) affine[i][0] = first, affine[i][1] = second;
+      if constexpr (P::has_integer_scales) {
+        scale[i] = {P::integer_scale(piece, n, g, quad, t),
+                    P::integer_scale(piece, n, g + 8, quad, t)};
+      } else {
+        scale[i] = {affine[i][0].scale, affine[i][1].scale};
+      }
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      scales[(8 * step + 4 * i + t) * 8 + g] = make_float2(affine[i][0].scale, affine[i][1].scale);
+      scales[(8 * step + 4 * i + t) * 8 + g] = scale[i];
     }
     if constexpr (P::has_offset) {
       float high[4], low[4], sum_high[2], sum_low[2];
@@ -93,17 +105,20 @@ template <class P, int tiles>
 __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
                                              const uint2 (&x)[piece_groups][tiles],
                                              const std::uint8_t* table, int lane,
-                                             const float2* scales, const std::uint32_t own[2],
+                                             const FewScales<P>* scales, const std::uint32_t own[2],
                                              float to[4]) {
   constexpr int parts = 32 / P::group;  // scale groups of a group of 32 columns
   const int g = lane >> 2;
+  // With integer scales a piece's sums of the planes stay below 2^30: 256 products of 2^15 and a
+  // scale of 2^7.
+  int high[4] = {}, low[4] = {};
 #pragma unroll
   for (int j = 0; j < piece_groups; ++j) {
     std::uint32_t a[4];
     P::quants(piece, n, j, lane, a, table);
 #pragma unroll
     for (int part = 0; part < parts; ++part) {
-      const float2 scale = scales[(j * parts + part) * 8 + g];
+      const FewScales<P> scale = scales[(j * parts + part) * 8 + g];
 #pragma unroll
       for (int tile = 0; tile < tiles; ++tile) {
         int c[4] = {0, 0, 0, 0};
@@ -112,8 +127,24 @@ __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
         } else {
           multiply_int8<P::is_signed>(c, a, x[j][tile].x * own[part], x[j][tile].y * own[part]);
         }
-        to[tile] += scale.x * static_cast<float>(c[0] * 256 + c[1]);
-        to[2 + tile] += scale.y * static_cast<float>(c[2] * 256 + c[3]);
+        if constexpr (P::has_integer_scales) {
+          high[tile] += scale.x * c[0], low[tile] += scale.x * c[1];
+          high[2 + tile] += scale.y * c[2], low[2 + tile] += scale.y * c[3];
+        } else {
+          to[tile] += scale.x * static_cast<float>(c[0] * 256 + c[1]);
+          to[2 + tile] += scale.y * static_cast<float>(c[2] * 256 + c[3]);
+        }
+      }
+    }
+  }
+  if constexpr (P::has_integer_scales) {
+    const float unit[2] = {P::unit(piece, n, g), P::unit(piece, n, g + 8)};
+#pragma unroll
+    for (int row8 = 0; row8 < 2; ++row8) {
+#pragma unroll
+      for (int tile = 0; tile < tiles; ++tile) {
+        const int i = 2 * row8 + tile;
+        to[i] += unit[row8] * fmaf(256.0f, static_cast<float>(high[i]), static_cast<float>(low[i]));
       }
     }
   }

@@ -69,10 +69,20 @@ struct Planes<formats::IQ1_S> : Iq1Planes<formats::IQ1_S, Span{0, 2, 1}> {
     a[0] = permute(values, 0u, first), a[2] = permute(values, 0u, upper_half(first));
     a[1] = permute(values, 0u, second), a[3] = permute(values, 0u, upper_half(second));
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
+  static constexpr bool has_integer_scales = true;
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return load_half(span<0>(piece, n, 0, row));
+  }
+  // The fourth bits next to each other, from bit 12 on: no two products meet.
+  __device__ static std::uint32_t fourth_bits(const std::uint8_t* piece, int row, int quad) {
     const std::uint32_t both = nibbles(piece, 4 * quad, own_lane());
-    // The fourth bits next to each other, from bit 12 on: no two products meet.
-    const std::uint32_t bits = ((row & 8 ? upper_half(both) : both) & 0x1111u) * 0x8421u;
+    return ((row & 8 ? upper_half(both) : both) & 0x1111u) * 0x8421u;
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int, int row, int quad, int) {
+    return static_cast<int>((fourth_bits(piece, row, quad) >> 11 & 14u) + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
+    const std::uint32_t bits = fourth_bits(piece, row, quad);
     const float scale = load_half(span<0>(piece, n, 0, row)) * field_value<12, 1>(bits, 7u, 1.0f);
     const std::uint32_t sign = bits << 16 & 0x80000000u;
     return {scale, __uint_as_float(__float_as_uint(scale * 0.125f) ^ sign)};
@@ -110,15 +120,32 @@ struct Planes<formats::IQ1_M> : Iq1Planes<formats::IQ1_M, Span{48, 8, 1}> {
     a[0] = values(first), a[2] = values(upper_half(first));
     a[1] = values(second), a[3] = values(upper_half(second));
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    const uint2 w = *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row));
+  static constexpr bool has_integer_scales = true;
+  __device__ static uint2 word(const std::uint8_t* piece, int n, int row) {
+    return *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row));
+  }
+  __device__ static float d(const uint2& w) {
     // The upper nibbles of the 16-bit words: of bytes, then next to each other in bytes 0 and 2.
     const std::uint32_t nibbles = permute(w.x, w.y, 0x7531u) & 0xf0f0f0f0u;
-    const std::uint32_t d = permute(__umulhi(nibbles, 0x11000000u), 0u, 0x4420u);
-    const std::uint32_t bits = (quad & 2 ? w.y : w.x) >> (3 * t);
-    const float scale =
-        quad & 1 ? field_value<16, 1>(bits, 7u, 1.0f) : field_value<0, 1>(bits, 7u, 1.0f);
-    return {__half2float(__ushort_as_half(static_cast<unsigned short>(d))) * scale * 0.125f, 0.0f};
+    const std::uint32_t bits = permute(__umulhi(nibbles, 0x11000000u), 0u, 0x4420u);
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+  }
+  // The three bits are the lowest of the half that the lowest bit of `quad` names.
+  __device__ static std::uint32_t bits(const uint2& w, int quad, int t) {
+    return (quad & 2 ? w.y : w.x) >> (3 * t);
+  }
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return d(word(piece, n, row)) * 0.125f;
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    const std::uint32_t three = bits(word(piece, n, row), quad, t) >> (16 * (quad & 1)) & 7u;
+    return static_cast<int>(2 * three + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    const uint2 w = word(piece, n, row);
+    const std::uint32_t b = bits(w, quad, t);
+    const float scale = quad & 1 ? field_value<16, 1>(b, 7u, 1.0f) : field_value<0, 1>(b, 7u, 1.0f);
+    return {d(w) * scale * 0.125f, 0.0f};
   }
   __device__ static void read_codes(const formats::IQ1_M::Block& block, int k, std::int8_t q[8]) {
     q[0] = static_cast<std::int8_t>(block.indices[k]);

@@ -19,15 +19,30 @@ static __device__ constexpr auto iq2_s_words = grid_words(formats::iq2_s_grid_ho
 // half_more: the scale's nibble and a half.
 __device__ inline float iq2_scale(float half_more, float d) { return d * half_more * 0.25f; }
 
-// Scale nibbles of groups of 16.
-template <class P, int scales, int d>
-__device__ inline Affine iq2_affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-  const uint2 nibbles = *reinterpret_cast<const uint2*>(P::template span<scales>(piece, n, 0, row));
-  const std::uint32_t bits = (quad & 2 ? nibbles.y : nibbles.x) >> (4 * t);
-  const float half_more =
-      quad & 1 ? field_value<16>(bits, 15u, 0.5f) : field_value<0>(bits, 15u, 0.5f);
-  return {iq2_scale(half_more, load_half(P::template span<d>(piece, n, 0, row))), 0.0f};
-}
+// Adds scales that are nibbles of groups of 16, the first span; the second is d.
+template <class Base>
+struct Iq2NibbleScales : Base {
+  static constexpr bool has_integer_scales = true;
+  __device__ static float d(const std::uint8_t* piece, int n, int row) {
+    return load_half(Base::template span<1>(piece, n, 0, row));
+  }
+  // The nibble is the lowest of the half that the lowest bit of `quad` names.
+  __device__ static std::uint32_t bits(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    const auto nibbles = *reinterpret_cast<const uint2*>(Base::template span<0>(piece, n, 0, row));
+    return (quad & 2 ? nibbles.y : nibbles.x) >> (4 * t);
+  }
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return iq2_scale(0.5f, d(piece, n, row));
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    return static_cast<int>(2 * (bits(piece, n, row, quad, t) >> (16 * (quad & 1)) & 15u) + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    const std::uint32_t w = bits(piece, n, row, quad, t);
+    const float half_more = quad & 1 ? field_value<16>(w, 15u, 0.5f) : field_value<0>(w, 15u, 0.5f);
+    return {iq2_scale(half_more, d(piece, n, row)), 0.0f};
+  }
+};
 
 // IQ2_XXS and IQ2_XS: two bytes a unit, the index's lower eight bits and a byte of the seven signs
 // with a bit of a scale or the ninth bit of the index. A lane's word is its unit of row g and,
@@ -71,7 +86,12 @@ struct Planes<formats::IQ2_XXS> : Iq2WordPlanes<formats::IQ2_XXS, Span{0, 2, 1}>
     a[0] = iq2_values(first), a[2] = iq2_values(upper_half(first));
     a[1] = iq2_values(second), a[3] = iq2_values(upper_half(second));
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
+  static constexpr bool has_integer_scales = true;
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return iq2_scale(0.5f, load_half(span<0>(piece, n, 0, row)));
+  }
+  // The lane's scale of a quad, of row g in byte 1 and of row g + 8 in byte 3.
+  __device__ static std::uint32_t scale_bytes(const std::uint8_t* piece, int quad) {
     const int lane = own_lane();
     const std::uint32_t two = unknown_zero() + 2u;
     std::uint32_t bits = 0;
@@ -79,8 +99,16 @@ struct Planes<formats::IQ2_XXS> : Iq2WordPlanes<formats::IQ2_XXS, Span{0, 2, 1}>
     for (int j = 3; j >= 0; --j) {
       bits = bits * two + (word(piece, 4 * quad + j, lane) & 0x01000100u);
     }
-    // A byte of them below the upper bytes of 2^23.
-    const float value = __uint_as_float(permute(bits, 0x4b000000u, row & 8 ? 0x7443u : 0x7441u));
+    return bits;
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int, int row, int quad, int) {
+    const std::uint32_t bytes = scale_bytes(piece, quad);
+    return static_cast<int>(2 * permute(bytes, 0u, row & 8 ? 0x4443u : 0x4441u) + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int) {
+    const std::uint32_t bytes = scale_bytes(piece, quad);
+    // Below the upper bytes of 2^23.
+    const float value = __uint_as_float(permute(bytes, 0x4b000000u, row & 8 ? 0x7443u : 0x7441u));
     return {iq2_scale(value - 8388607.5f, load_half(span<0>(piece, n, 0, row))), 0.0f};
   }
   __device__ static void read_codes(const formats::IQ2_XXS::Block& block, int k, std::int8_t q[8]) {
@@ -105,7 +133,8 @@ struct Planes<formats::IQ2_XXS> : Iq2WordPlanes<formats::IQ2_XXS, Span{0, 2, 1}>
 
 // The ninth bit of the index is the sign byte's bit 6, where it stands in an address.
 template <>
-struct Planes<formats::IQ2_XS> : Iq2WordPlanes<formats::IQ2_XS, Span{66, 8, 1}, Span{0, 2, 1}> {
+struct Planes<formats::IQ2_XS>
+    : Iq2NibbleScales<Iq2WordPlanes<formats::IQ2_XS, Span{66, 8, 1}, Span{0, 2, 1}>> {
   __device__ static std::uint32_t table_word(int row, int column) {
     return column < 8 ? iq2_xs_words.words[row + column / 4 * 256]
                       : sign_words.words[(row & 63) | (row >> 1 & 64)];
@@ -120,9 +149,6 @@ struct Planes<formats::IQ2_XS> : Iq2WordPlanes<formats::IQ2_XS, Span{66, 8, 1}, 
         join(entry_of<1>(table, w, 2, in_rows), grid_entry<3>(table + 128, w, in_row));
     a[0] = iq2_values(first), a[2] = iq2_values(upper_half(first));
     a[1] = iq2_values(second), a[3] = iq2_values(upper_half(second));
-  }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    return iq2_affine<Planes, 0, 1>(piece, n, row, quad, t);
   }
   __device__ static void read_codes(const formats::IQ2_XS::Block& block, int k, std::int8_t q[8]) {
     const std::uint32_t packed = block.quants[k];
@@ -142,7 +168,8 @@ struct Planes<formats::IQ2_XS> : Iq2WordPlanes<formats::IQ2_XS, Span{66, 8, 1}, 
 // one of their signs, bit i of unit u at 4i + u; behind them, per piece, a word with the indices'
 // upper two bits: of row g in its lower half, of group j at 14 - 2j.
 template <>
-struct Planes<formats::IQ2_S> : UnitPlanes<formats::IQ2_S, 18, Span{74, 8, 1}, Span{0, 2, 1}> {
+struct Planes<formats::IQ2_S>
+    : Iq2NibbleScales<UnitPlanes<formats::IQ2_S, 18, Span{74, 8, 1}, Span{0, 2, 1}>> {
   __device__ static std::uint32_t table_word(int row, int column) {
     return iq2_s_words.words[row + column / 4 * 256];
   }
@@ -162,9 +189,6 @@ struct Planes<formats::IQ2_S> : UnitPlanes<formats::IQ2_S, 18, Span{74, 8, 1}, S
     const std::uint32_t upper = second | (second_signs & 0x44444444u);
     a[0] = iq2_values(low), a[2] = iq2_values(upper_half(low));
     a[1] = iq2_values(upper), a[3] = iq2_values(upper_half(upper));
-  }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    return iq2_affine<Planes, 0, 1>(piece, n, row, quad, t);
   }
   __device__ static void read_codes(const formats::IQ2_S::Block& block, int k, std::int8_t q[8]) {
     q[0] = static_cast<std::int8_t>(block.indices[k]);

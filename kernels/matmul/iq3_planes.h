@@ -61,13 +61,19 @@ struct Planes<formats::IQ3_XXS> : Iq3Planes<formats::IQ3_XXS, 24, Span{0, 2, 1}>
     a[1] = iq3_values(grid_entry<2>(table, w, in_row), second);
     a[3] = iq3_values(grid_entry<3>(table, w, in_row), second >> 16);
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+  static constexpr bool has_integer_scales = true;
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return load_half(span<0>(piece, n, 0, row)) * 0.25f;
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int, int row, int quad, int t) {
     const int lane = 4 * (row & 7) + t, shift = row & 8 ? 15 : 7;
     const std::uint32_t low = (signs(piece, 4 * quad, lane) >> shift) & 0x00010001u;
     const std::uint32_t high = (signs(piece, 4 * quad + 2, lane) >> shift) & 0x00010001u;
     const std::uint32_t bits = low + 4 * high;
-    const auto scale = static_cast<int>((bits | bits >> 15) & 15u);
-    return {load_half(span<0>(piece, n, 0, row)) * (static_cast<float>(scale) + 0.5f) * 0.5f, 0.0f};
+    return static_cast<int>(2 * ((bits | bits >> 15) & 15u) + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    return {unit(piece, n, row) * static_cast<float>(integer_scale(piece, n, row, quad, t)), 0.0f};
   }
   __device__ static void read_codes(const formats::IQ3_XXS::Block& block, int k, std::int8_t q[8]) {
     const std::uint16_t* words = block.signs_and_scale + k / 4 * 2;
@@ -124,11 +130,16 @@ struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, S
     a[1] = iq3_values(grid_entry<2>(table, w, (high << 5 & 128u) | own), selector(s << 1));
     a[3] = iq3_values(grid_entry<3>(table, w, (high << 4 & 128u) | own), selector(s >> 1));
   }
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+  static constexpr bool has_integer_scales = true;
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return load_half(span<1>(piece, n, 0, row));
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int n, int row, int quad, int t) {
     const std::uint32_t word = load_word(span<0>(piece, n, 0, row)) >> (16 * quad + 4 * t);
-    return {load_half(span<1>(piece, n, 0, row)) *
-                static_cast<float>(static_cast<int>(2 * (word & 15u) + 1)),
-            0.0f};
+    return static_cast<int>(2 * (word & 15u) + 1);
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    return {unit(piece, n, row) * static_cast<float>(integer_scale(piece, n, row, quad, t)), 0.0f};
   }
   __device__ static void read_codes(const formats::IQ3_S::Block& block, int k, std::int8_t q[8]) {
     q[0] = static_cast<std::int8_t>(block.indices[2 * k]);

@@ -93,12 +93,20 @@ struct Planes<formats::IQ4_NL>
 template <>
 struct Planes<formats::IQ4_XS>
     : NibblePlanes<formats::IQ4_XS, iq4_lower, iq4_upper, Span{0, 8, 1}> {
-  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
-    const uint2 w = *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row));
+  static constexpr bool has_integer_scales = true;
+  __device__ static uint2 word(const std::uint8_t* piece, int n, int row) {
+    return *reinterpret_cast<const uint2*>(span<0>(piece, n, 0, row));
+  }
+  __device__ static float unit(const std::uint8_t* piece, int n, int row) {
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(word(piece, n, row).x)));
+  }
+  __device__ static int integer_scale(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    const uint2 w = word(piece, n, row);
     const std::uint32_t low = w.y >> (16 * quad + 4 * t), high = w.x >> (16 + 8 * quad + 2 * t);
-    const int scale = static_cast<int>((low & 15u) | (high & 3u) << 4) - 32;
-    const float d = __half2float(__ushort_as_half(static_cast<unsigned short>(w.x)));
-    return {d * static_cast<float>(scale), 0.0f};
+    return static_cast<int>((low & 15u) | (high & 3u) << 4) - 32;
+  }
+  __device__ static Affine affine(const std::uint8_t* piece, int n, int row, int quad, int t) {
+    return {unit(piece, n, row) * static_cast<float>(integer_scale(piece, n, row, quad, t)), 0.0f};
   }
 };
 

@@ -16,7 +16,10 @@
 // Format traits P (Planes<F>) give
 //     quants(piece, n, group, lane, a)  the four registers
 //     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t
-//     of a row read_codes, write_code, pack_quants, unpack_quants   between block and planes, for
+//     of a row
+//     unit(piece, n, row), integer_scale(piece, n, row, quad, t)   where has_integer_scales: their
+//     product is the scale, the integer at most 2^7
+//     read_codes, write_code, pack_quants, unpack_quants   between block and planes, for
 //     repack
 #pragma once
 
@@ -115,8 +118,9 @@ struct PieceLayout {
   static constexpr int group = F::group;
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
   static constexpr int row8_position = 0;     // of their bytes' lowest bit
-  static constexpr int centre = 0;            // of the range of unsigned bytes (halves.cuh)
-  static constexpr int table_bytes = 0;       // shared memory for a codebook (grid_planes.h)
+  static constexpr bool has_integer_scales = false;
+  static constexpr int centre = 0;       // of the range of unsigned bytes (halves.cuh)
+  static constexpr int table_bytes = 0;  // shared memory for a codebook (grid_planes.h)
   static constexpr int block_groups = F::elements / 32;
   static constexpr int piece_bytes = strip_rows * F::bytes * (piece_columns / F::elements);
   static_assert(quant_bytes * block_groups + strip_rows * (0 + ... + spans_.bytes) ==

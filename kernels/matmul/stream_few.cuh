@@ -8,45 +8,15 @@
 // to be done adds them in the order of the slices.
 #pragma once
 
-#include <algorithm>
 #include <type_traits>
 
 #include "device/overlap.cuh"
 #include "matmul/few_activations.cuh"
+#include "matmul/few_layout.cuh"
 #include "matmul/ring.cuh"
 #include "matmul/strips.cuh"
 
 namespace quantloom::kernels {
-
-constexpr int few_tokens = 8;
-constexpr int few_warps = 16;          // most of a block
-constexpr int few_most_blocks = 1024;  // of a slice
-constexpr int few_depth = 4;           // strips whose sums are under way, of each team
-constexpr int few_places_bytes(int tiles) { return few_depth * 256 * tiles; }  // a warp's
-
-struct FewLayout {
-  int partial;  // [teams][few_depth strips][slice_pieces][32 lanes][2][tiles] float
-  int scales;   // per warp: few_scale_bytes
-  int handing;  // [teams][2: full, empty][few_depth] barriers
-  int given;    // per warp: a barrier for x from the other block
-  int barriers;
-  int ring;
-  int bytes;
-  int stages;
-  int early_stages;  // that are fetched before x is waited for,
-  int next_stages;   // and after those when x is under way
-  int slices;
-  int slice_pieces;
-  int teams;         // slice_pieces warps each, of which a team has every teams-th unit
-  int blocks;        // of a slice
-  bool shares;       // x is converted by the two blocks of a cluster
-  int unit;          // strips: 1, or 2 in gate_up
-  int depth;         // units whose sums are under way: a power of two
-  int share, extra;  // units per block, and blocks with one more
-  const float* x;
-  float* slice_sums;   // [slices][strips][32 lanes][2][tiles]
-  unsigned* arrivals;  // [blocks], zero before and after
-};
 
 // Walks piece p of the strips of units first, first + teams, ... before last.
 template <class P>
@@ -154,11 +124,12 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
-  auto* scales = reinterpret_cast<float2*>(shared + layout.scales + warp * few_scale_bytes<P>);
+  auto* scales =
+      reinterpret_cast<FewScales<P>*>(shared + layout.scales + warp * few_scale_bytes<P>);
   auto* const x_place = reinterpret_cast<float*>(scales);
   const int strip_floats = layout.slice_pieces * tile_floats;
   auto* const partial = reinterpret_cast<float*>(shared + layout.partial);
-  float* const places = partial + team * few_depth * strip_floats;
+  float* const places = partial + team * depth * unit * strip_floats;
   FewX<P, tiles> x;
   if (slot < slots) {
     const auto fetch_more = [&] {
@@ -277,7 +248,7 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   }
   __syncthreads();
   if (*arrived < layout.slices) return;
-  float* const own_place = partial + warp * (few_places_bytes(tiles) / 4);
+  float* const own_place = partial + warp * unit * tile_floats;
   for (int u = units_from + warp; u < units_to; u += static_cast<int>(blockDim.x) / 32) {
     for (int half = 0; half < unit; ++half) {
       LaneSums sum{};
@@ -290,107 +261,29 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
 #endif
 }
 
-// A kernel each for up to 4 and up to 8 tokens.
-inline int few_tiles(int tokens) { return tokens <= 4 ? 1 : 2; }
-
-// Most pieces of a slice: so many that two stages of every format's fit, beside a codebook's table,
-// into the shared memory of Hopper and Blackwell's data centre chips, of compute capability 8.0,
-// and of 8.6, 8.9 and 12.0.
-inline int few_slice_pieces(int shared_limit) {
-  return shared_limit >= 232448 ? 16 : shared_limit >= 166912 ? 12 : 5;
-}
-
-inline int few_slices(int columns, int shared_limit) {
-  const int pieces = (columns + piece_columns - 1) / piece_columns;
-  const int most = few_slice_pieces(shared_limit);
-  return (pieces + most - 1) / most;
-}
-
-struct FewWorkspace {
-  std::size_t arrivals, sums, bytes;
-};
-
-inline FewWorkspace few_workspace(int tokens, int columns, int strips, int shared_limit) {
-  FewWorkspace w{};
-  const auto take = [&](std::size_t bytes) {
-    const std::size_t start = w.bytes;
-    w.bytes += (bytes + 255) / 256 * 256;
-    return start;
-  };
-  const auto tiles = static_cast<std::size_t>(few_tiles(tokens));
-  const auto slices = static_cast<std::size_t>(few_slices(columns, shared_limit));
-  // First and of one size, so that it stays zero whatever the shapes of the calls that share the
-  // workspace.
-  w.arrivals = take(few_most_blocks * 4);
-  w.sums = slices > 1 ? take(slices * static_cast<std::size_t>(strips) * tiles * 256) : 0;
-  return w;
-}
-
 template <class P>
 MatmulStatus launch_stream_few(const StripList& list, const float* x, int strips, int processors,
                                int shared_limit, bool overlap, void* workspace,
                                cudaStream_t stream) {
-  const int tiles = few_tiles(list.tokens);
+  FewLayout layout = few_layout(list, strips, processors, shared_limit,
+                                {P::piece_bytes, few_scale_bytes<P>, P::table_bytes});
+  if (layout.teams == 0) return MatmulStatus::bad_shape;
   const FewWorkspace w = few_workspace(list.tokens, list.columns, strips, shared_limit);
   auto* base = static_cast<std::uint8_t*>(workspace);
-
-  FewLayout layout{};
   layout.x = x;
-  const int pieces = (list.columns + piece_columns - 1) / piece_columns;
-  layout.slices = few_slices(list.columns, shared_limit);
-  layout.slice_pieces = (pieces + layout.slices - 1) / layout.slices;
   layout.slice_sums = reinterpret_cast<float*>(base + w.sums);
   layout.arrivals = reinterpret_cast<unsigned*>(base + w.arrivals);
-  layout.unit = list.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
-  layout.depth = few_depth / layout.unit;
-  const int units = strips / layout.unit;
-  layout.blocks = std::clamp(processors / layout.slices, 1, std::min(units, few_most_blocks));
-  // Chips with so much shared memory have clusters.
-  layout.shares = tiles == 2 && shared_limit >= 232448;
-  if (layout.shares) {
-    const int most = std::max(processors / layout.slices / 2 * 2, 2);
-    layout.blocks = std::min({(units + 1) / 2 * 2, most, few_most_blocks});
-  }
-  layout.share = units / layout.blocks;
-  layout.extra = units % layout.blocks;
-  for (layout.teams = few_warps / layout.slice_pieces; layout.teams > 0; --layout.teams) {
-    const int warps = layout.slice_pieces * layout.teams;
-    int at = 0;
-    const auto take = [&](int bytes) {
-      const int start = at;
-      at += (bytes + 127) / 128 * 128;
-      return start;
-    };
-    take(P::table_bytes);
-    layout.partial = take(warps * few_places_bytes(tiles));
-    layout.scales = take(warps * few_scale_bytes<P>);
-    layout.handing = take(layout.teams * few_depth * 16);
-    layout.given = take(warps * 8);
-    layout.barriers = take(warps * 8 * 8);
-    layout.ring = at;
-    layout.stages = std::min(4, (shared_limit - at) / (warps * P::piece_bytes));
-    layout.bytes = at + layout.stages * warps * P::piece_bytes;
-    if (layout.stages >= 2) break;
-  }
-  const int warps = layout.slice_pieces * layout.teams;
-  if (warps == 0) return MatmulStatus::bad_shape;
-  // What an SM reads until x comes, but no more, for x would queue behind it: little where a warp
-  // has few pieces, which then wait for x (4096 x 4096 and 8 tokens on an H200: 8.2 to 7.5 us).
-  constexpr int most_early = 73728;
-  const int stage_bytes = warps * P::piece_bytes;
-  const bool is_short = (layout.share + 1) * layout.unit <= 2 * layout.teams;
-  layout.early_stages = is_short ? 1 : std::clamp(most_early / stage_bytes, 1, layout.stages);
-  layout.next_stages = is_short && 2 * stage_bytes > most_early ? 1 : layout.stages;
-  const auto kernel = tiles == 1 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
+  const auto kernel =
+      few_tiles(list.tokens) == 1 ? stream_few_kernel<P, 1> : stream_few_kernel<P, 2>;
   // The same value in every call: threads with other shapes set it too.
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit) !=
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
   const dim3 grid(static_cast<unsigned>(layout.blocks * layout.slices));
-  const cudaError_t error = launch_clusters(kernel, grid, layout.shares ? 2 : 1, warps * 32,
-                                            static_cast<std::size_t>(layout.bytes), overlap, stream,
-                                            list, strips, layout);
+  const cudaError_t error = launch_clusters(
+      kernel, grid, layout.shares ? 2 : 1, layout.slice_pieces * layout.teams * 32,
+      static_cast<std::size_t>(layout.bytes), overlap, stream, list, strips, layout);
   return error == cudaSuccess ? MatmulStatus::done : MatmulStatus::cuda_error;
 }
 

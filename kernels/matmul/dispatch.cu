@@ -109,9 +109,13 @@ int count_strips(const MatmulArguments& arguments) {
   return strips;
 }
 
+bool bound_by_bytes(const FormatKernels& kernels) { return kernels.bytes > kernels.elements; }
+
 WidePlan plan_wide(const MatmulArguments& arguments, int strips, const DeviceLimits& limits) {
+  const FormatKernels* kernels = find_kernels(arguments.format);
   return wide_plan(static_cast<int>(arguments.tokens), static_cast<int>(arguments.columns), strips,
-                   limits.processors, arguments.invariant);
+                   limits.processors, arguments.invariant,
+                   kernels != nullptr && bound_by_bytes(*kernels));
 }
 
 // Tokens per launch: the sums over the columns' splits of an invariant call would grow with them.
@@ -151,7 +155,7 @@ bool wide_converts(const MatmulArguments& arguments, const WidePlan& plan,
                    const FormatKernels& kernels) {
   return arguments.x_is == MatmulX::values && arguments.norm == nullptr && !arguments.invariant &&
          plan.tile_tokens == 16 && plan.tiles == 1 &&
-         (plan.block_pieces <= 7 || kernels.bytes > kernels.elements);
+         (plan.block_pieces <= 7 || bound_by_bytes(kernels));
 }
 
 // Whether the kernel for one token serves this call, a token at a time.
@@ -310,8 +314,8 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
     return by_batches(arguments, wide_batch(arguments, strips), list, [&](const void* x) {
-      const WidePlan plan =
-          wide_plan(list.tokens, list.columns, strips, limits.processors, arguments.invariant);
+      const WidePlan plan = wide_plan(list.tokens, list.columns, strips, limits.processors,
+                                      arguments.invariant, bound_by_bytes(*kernels));
       const PreparedLayout layout = prepared_layout(list.tokens, list.columns);
       const bool is_there = arguments.x_is != MatmulX::values;
       if (wide_converts(arguments, plan, *kernels)) {
@@ -333,7 +337,8 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
                            .tokens = list.tokens,
                            .padded_tokens = layout.padded_tokens,
                            .image = reinterpret_cast<__half*>(to + layout.image),
-                           .scales = reinterpret_cast<float*>(to + layout.scales)},
+                           .scales = reinterpret_cast<float*>(to + layout.scales),
+                           .lets_in = wide_lets_in(layout.padded_tokens, list.columns)},
                           arguments.overlap, stream);
         if (status != MatmulStatus::done) return status;
       }

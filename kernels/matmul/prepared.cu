@@ -34,6 +34,7 @@ __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_const
     }
   };
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (a.lets_in) cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif

@@ -23,6 +23,14 @@ __device__ inline std::uint64_t swizzled_matrix(std::uint32_t address) {
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 
+// Keeps the compiler from moving accesses to the registers across a wgmma's issue or wait: where
+// ptxas sees them between, it lets each wgmma end before the next begins (C7514).
+template <int count>
+__device__ inline void pin(float (&d)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
 // Registers per thread of a warpgroup, in one branch of the kernel.
 template <int count>
 __device__ inline void take_registers() {

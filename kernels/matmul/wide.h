@@ -18,6 +18,9 @@ constexpr int wide_strips(int tile_tokens) { return wide_rows(tile_tokens) / str
 // (measured on an H200).
 constexpr int wide_cluster(int tile_tokens) { return tile_tokens == 256 ? 2 : 1; }
 
+// Tiles whose splits' sums can meet in clusters (wide_gather.cuh).
+constexpr bool wide_gathers(int tile_tokens) { return tile_tokens <= 64; }
+
 // From here on the wide kernel is faster than stream_few (measured on an H200).
 constexpr int wide_least_tokens = 9;
 
@@ -29,6 +32,7 @@ struct WidePlan {
   int tiles = 1;         // of tokens
   int splits = 1;        // of the columns
   int block_pieces = 0;  // that a block multiplies by
+  bool gathers = false;  // each block has one item, and the splits' sums meet in clusters
   int padded_tokens = 0;
   std::size_t x = 0, sums = 0, bytes = 0;  // offsets into the workspace
 };
@@ -82,7 +86,9 @@ struct WideX {
   bool waits_late = false;                      // MatmulX::prepared_earlier
 };
 
-WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant);
+// bound_by_bytes: the weights' bytes take longer than their instructions.
+WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool invariant,
+                   bool bound_by_bytes);
 
 // x, normed where norm is not null (matmul.h), as the B operand: [wide_chunks][padded tokens][64
 // halves], zeros behind the last column, swizzled (wgmma_sm90.cuh) and scaled per token by a power
@@ -97,15 +103,24 @@ struct WideImage {
   int columns = 0, tokens = 0, padded_tokens = 0;
   __half* image = nullptr;
   float* scales = nullptr;
+  // The product's blocks come in before x is waited for, and fetch weights.
+  bool lets_in = false;
 };
+// Whether that pays: 1 us at 16 tokens and 4096 columns, 0.7 at 64, where it costs 0.4 with 14336,
+// and as much from 128 tokens on (4096 and 14336 rows on an H200).
+constexpr bool wide_lets_in(int padded_tokens, int columns) {
+  return padded_tokens <= 16 || (padded_tokens <= 64 && columns <= 8192);
+}
 MatmulStatus prepare_image(const WideImage& arguments, bool overlap, cudaStream_t stream);
 
 // Brings the strips of a token to the scale of its largest value, and writes the tokens' scales.
 MatmulStatus align_steps(void* prepared, int tokens, int columns, cudaStream_t stream);
 
-// Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue.
+// Adds the splits' sums [splits][padded tokens][padded rows] and applies the epilogue. lets_in: the
+// next kernel's blocks come in while the sums are still computed, which saves one of few tokens
+// that fetches weights 0.4 us and costs one of 64 up to 1.4 (4096 x 14336 on an H200).
 MatmulStatus sum_splits(const StripList& list, int strips, int splits, int padded_tokens,
-                        int padded_rows, const float* sums, const float* scales,
+                        int padded_rows, const float* sums, const float* scales, bool lets_in,
                         cudaStream_t stream);
 
 using WideLaunch = MatmulStatus (*)(const StripList&, int strips, const WidePlan&, const WideX&,

@@ -1,4 +1,4 @@
-// How the wide kernel's threads, shared memory and work are laid out (wide_sm90.cuh).
+// How the wide kernel's threads, shared memory and work are laid out (wide_kernel_sm90.cuh).
 #pragma once
 
 #include "matmul/wide.h"

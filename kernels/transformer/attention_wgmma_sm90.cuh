@@ -17,13 +17,6 @@ __device__ inline std::uint64_t swizzled_columns(std::uint32_t address,
          std::uint64_t{1} << 62;
 }
 
-// Keeps the compiler from moving accesses to the registers across a wgmma's issue or wait.
-template <int count>
-__device__ inline void pin(float (&d)[count]) {
-#pragma unroll
-  for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
-}
-
 // d = a b^T, or d += with `add`; 16 columns of k.
 template <bool add, int columns>
 __device__ void wgmma_scores(float (&d)[columns / 2], std::uint64_t a, std::uint64_t b);

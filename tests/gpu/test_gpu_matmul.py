@@ -85,6 +85,23 @@ def test_few_tokens_share_their_conversion(format: str, rows: int, columns: int)
             assert error(found[part], x_here[part], weights) <= BOUNDS["exact"], (tokens, token)
 
 
+@pytest.mark.parametrize("format", ["Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ2_XS"])
+def test_sums_of_splits_meet_in_a_cluster(format: str) -> None:
+    """So many rows that on Hopper the columns are split in two, into unequal parts, with a short
+    last row tile; and so few that they are split in six where a format's bytes take the time.
+    """
+    many = 256 * (cuda.devices()[0].multiprocessors // 2) - 100
+    for rows, columns in [(many, 1280), (292, 4096)]:
+        w, weights = matrix(format, rows, columns)
+        w = w.to("cuda")
+        x = activations(64, columns)
+        for tokens in (9, 16, 33, 64):
+            found = guarded(there(64, columns)[:tokens], w, "exact")
+            assert error(found, x[:tokens], weights) <= BOUNDS["exact"], (rows, tokens)
+            halves = matmul(there(64, columns)[:tokens], w, dtype="float16").numpy()
+            assert halves.tobytes() == found.astype(np.float16).tobytes(), (rows, tokens)
+
+
 @pytest.mark.parametrize("format", QUANTIZED)
 def test_the_kernels_for_raw_blocks_agree(format: str) -> None:
     w, weights = matrix(format, 37, 1280)

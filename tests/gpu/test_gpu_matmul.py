@@ -18,7 +18,7 @@ from operations.products import (
     guarded,
     matrix,
 )
-from quantloom import Tensor, _quantloom, cuda, matmul
+from quantloom import Tensor, _quantloom, cuda, matmul, reference
 from quantloom.errors import DeviceError, InvalidArgument, OutOfMemory
 from quantloom.formats import FORMATS
 
@@ -126,6 +126,34 @@ def test_a_column_of_x_that_is_far_larger(format: str) -> None:
     for tokens in (1, 9, 130):
         found = guarded(Tensor(x[:tokens], device="cuda"), w, "exact")
         assert error(found, x[:tokens], weights) <= BOUNDS["exact"], tokens
+
+
+# Where the half-precision factors of a super-block stand.
+FACTORS = {
+    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ1_S": [0], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
+    "IQ4_XS": [0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FACTORS)
+def test_the_largest_sums_have_room(format: str) -> None:
+    """Quants and scales of all bits alike, and x whose every product has the same sign: sums that
+    are added as integers come as far as they can.
+    """
+    for byte in (0x00, 0x55, 0x7F, 0x80, 0xAA, 0xFF):
+        blocks = np.full((34, FORMATS[format].bytes), byte, np.uint8)
+        for i, at in enumerate(FACTORS[format]):
+            blocks[:, at : at + 2].view(np.float16)[:] = (0.01, 0.001)[i]
+        weights = reference.dequantize(blocks, format).reshape(17, 512).astype(np.float64)
+        w = Tensor.from_blocks(blocks, format, (17, 512), "cuda")
+        # In fixed point 1 has no lower byte, and the other a large one.
+        x = np.where(weights[0] < 0, -1, 1) * np.where(np.arange(512) % 256 == 0, 1, 0.996)
+        for tokens in (2, 8):
+            some = np.tile(x.astype(np.float32), (tokens, 1))
+            found = guarded(Tensor(some, device="cuda"), w, "exact")
+            largest = np.abs(x) @ np.abs(weights).T
+            assert (np.abs(found - x @ weights.T) <= 1e-4 * largest).all(), (byte, tokens)
 
 
 @pytest.mark.parametrize("format", ["Q4_0", "Q5_1", "Q8_0", "Q4_K", "Q6_K", "IQ3_S", "TQ2_0"])

@@ -111,9 +111,11 @@ int count_strips(const MatmulArguments& arguments) {
 
 bool bound_by_bytes(const FormatKernels& kernels) { return kernels.bytes > kernels.elements; }
 
-WidePlan plan_wide(const MatmulArguments& arguments, int strips, const DeviceLimits& limits) {
+// Of `tokens` of the call's.
+WidePlan plan_wide(const MatmulArguments& arguments, std::int64_t tokens, int strips,
+                   const DeviceLimits& limits) {
   const FormatKernels* kernels = find_kernels(arguments.format);
-  return wide_plan(static_cast<int>(arguments.tokens), static_cast<int>(arguments.columns), strips,
+  return wide_plan(static_cast<int>(tokens), static_cast<int>(arguments.columns), strips,
                    limits.processors, arguments.invariant,
                    kernels != nullptr && bound_by_bytes(*kernels));
 }
@@ -217,9 +219,8 @@ std::size_t matmul_workspace_bytes(const MatmulArguments& arguments) {
   const int strips = count_strips(arguments);
   const int columns = static_cast<int>(arguments.columns);
   if (takes_wide(arguments, limits)) {
-    MatmulArguments batch = arguments;
-    batch.tokens = std::min(arguments.tokens, wide_batch(arguments, strips));
-    return plan_wide(batch, strips, limits).bytes;
+    const std::int64_t tokens = std::min(arguments.tokens, wide_batch(arguments, strips));
+    return plan_wide(arguments, tokens, strips, limits).bytes;
   }
   const FormatKernels* kernels = find_kernels(arguments.format);
   if (kernels == nullptr || takes_one(*kernels, arguments, limits)) return 0;
@@ -243,7 +244,8 @@ bool matmul_prepares_out(const MatmulArguments& arguments) {
   const int strips = count_strips(arguments);
   return arguments.epilogue == MatmulEpilogue::gate_up && matmul_gates(arguments) &&
          device_limits(limits) && takes_wide(arguments, limits) &&
-         arguments.weights[0].rows % 64 == 0 && plan_wide(arguments, strips, limits).splits == 1;
+         arguments.weights[0].rows % 64 == 0 &&
+         plan_wide(arguments, arguments.tokens, strips, limits).splits == 1;
 }
 
 const void* matmul_prepared_x(const MatmulArguments& arguments) {
@@ -254,7 +256,7 @@ const void* matmul_prepared_x(const MatmulArguments& arguments) {
   DeviceLimits limits;
   const FormatKernels* kernels = find_kernels(arguments.format);
   if (kernels == nullptr || !device_limits(limits)) return nullptr;
-  const WidePlan plan = plan_wide(arguments, count_strips(arguments), limits);
+  const WidePlan plan = plan_wide(arguments, arguments.tokens, count_strips(arguments), limits);
   if (wide_converts(arguments, plan, *kernels)) return nullptr;
   return static_cast<const std::uint8_t*>(arguments.workspace) + wide_workspace_start;
 }
@@ -314,8 +316,7 @@ MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
 #if defined(QUANTLOOM_HAS_SM90)
   if (takes_wide(arguments, limits)) {
     return by_batches(arguments, wide_batch(arguments, strips), list, [&](const void* x) {
-      const WidePlan plan = wide_plan(list.tokens, list.columns, strips, limits.processors,
-                                      arguments.invariant, bound_by_bytes(*kernels));
+      const WidePlan plan = plan_wide(arguments, list.tokens, strips, limits);
       const PreparedLayout layout = prepared_layout(list.tokens, list.columns);
       const bool is_there = arguments.x_is != MatmulX::values;
       if (wide_converts(arguments, plan, *kernels)) {

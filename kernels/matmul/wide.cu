@@ -103,7 +103,7 @@ WidePlan wide_plan(int tokens, int columns, int strips, int processors, bool inv
   WidePlan plan;
   plan.padded_tokens = wide_padded_tokens(tokens);
   double best = 0;
-  // Cycles of a block, and of the sum over splits (fitted to an H200).
+  // Cycles of a block, and of the sum over splits (fitted to an H200; of a cluster's, estimated).
   for (const int tile : {16, 64, 128, 256}) {
     if (tile > plan.padded_tokens) break;
     const int cluster = wide_cluster(tile), block_strips = wide_strips(tile) * cluster;

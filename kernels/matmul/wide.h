@@ -106,8 +106,8 @@ struct WideImage {
   // The product's blocks come in before x is waited for, and fetch weights.
   bool lets_in = false;
 };
-// Whether that pays: 1 us at 16 tokens and 4096 columns, 0.7 at 64, where it costs 0.4 with 14336,
-// and as much from 128 tokens on (4096 and 14336 rows on an H200).
+// Whether that pays: 1 us at 16 tokens and 4096 columns, 0.4 to 0.9 at 64, where it costs 0.3 to
+// 0.7 with 14336, and up to 1.7 at 128 tokens (4096 and 14336 rows on an H200).
 constexpr bool wide_lets_in(int padded_tokens, int columns) {
   return padded_tokens <= 16 || (padded_tokens <= 64 && columns <= 8192);
 }

@@ -55,8 +55,9 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
   layout.barriers = take(768);
   layout.table = take(P::table_bytes);
   layout.bytes = at;
-  // The splits' sums come to lie where x and the weights were.
-  if (gathers && gather_bytes(tile_tokens, layout.splits) > layout.affine) {
+  const int items = layout.tiles * layout.splits * (layout.row_tiles / cluster);
+  // The splits' sums come to lie where x and the weights were, and a block has one item.
+  if (gathers && (gather_bytes(tile_tokens, layout.splits) > layout.affine || items > processors)) {
     return MatmulStatus::bad_shape;
   }
   const auto kernel = wide_matmul_kernel<P, tile_tokens, cluster, converts, gathers>;
@@ -64,9 +65,8 @@ MatmulStatus launch_wide_tile(const StripList& list, int strips, const WidePlan&
       cudaSuccess) {
     return MatmulStatus::cuda_error;
   }
-  const int items = layout.tiles * layout.splits * (layout.row_tiles / cluster);
   const int clusters = items < processors / cluster ? items : processors / cluster;
-  // It overlaps prepare_image, which waited for what came before.
+  // It overlaps prepare_image, which waited for what came before or may itself overlap it.
   const bool overlap = !converts || x.overlap;
   if (launch_clusters(kernel, dim3(static_cast<unsigned>(clusters * cluster)),
                       gathers ? layout.splits : cluster, wide_threads(tile_tokens),

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from block_scales import SCALES
 from operations.products import (
     BOUNDS,
     QUANTIZED,
@@ -128,22 +129,17 @@ def test_a_column_of_x_that_is_far_larger(format: str) -> None:
         assert error(found, x[:tokens], weights) <= BOUNDS["exact"], tokens
 
 
-# Where the half-precision factors of a super-block stand.
-FACTORS = {
-    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    "IQ1_S": [0], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
-    "IQ4_XS": [0],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("format", FACTORS)
+@pytest.mark.parametrize(
+    "format", [f for f in SCALES if f.startswith(("Q", "IQ")) and FORMATS[f].elements == 256]
+)
 def test_the_largest_sums_have_room(format: str) -> None:
     """Quants and scales of all bits alike, and x whose every product has the same sign: sums that
     are added as integers come as far as they can.
     """
     for byte in (0x00, 0x55, 0x7F, 0x80, 0xAA, 0xFF):
-        blocks = np.full((34, FORMATS[format].bytes), byte, np.uint8)
-        for i, at in enumerate(FACTORS[format]):
+        kind = FORMATS[format]
+        blocks = np.full((17 * 512 // kind.elements, kind.bytes), byte, np.uint8)
+        for i, at in enumerate(SCALES[format]):
             blocks[:, at : at + 2].view(np.float16)[:] = (0.01, 0.001)[i]
         weights = reference.dequantize(blocks, format).reshape(17, 512).astype(np.float64)
         w = Tensor.from_blocks(blocks, format, (17, 512), "cuda")

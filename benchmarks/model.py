@@ -38,9 +38,13 @@ MODELS = [
     "Llama-3.1-8B:Q4_0",
     "Llama-3.1-8B:Q5_K_M",
     "Llama-3.1-8B:Q6_K",
+    "Llama-3.1-8B:IQ4_XS",
+    "Llama-3.1-8B:IQ3_S",
+    "Llama-3.1-8B:IQ2_XXS",
     "Qwen3-8B:Q4_K_M",
     "Qwen2.5-3B:Q4_K_M",
     "Llama-3.2-1B:Q4_K_M",
+    "Llama-3.2-1B:IQ4_XS",
     "Qwen3-0.6B:Q8_0",
 ]
 PROMPTS = (512, 2048, 8192)

@@ -141,6 +141,24 @@ def _q6_k(rng: np.random.Generator, blocks: int) -> Bytes:
     return data
 
 
+def _iq2_xxs(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 66)
+    data[:, :2] = _half(DEVIATION / 53.5)
+    return data
+
+
+def _iq3_s(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 110)
+    data[:, :2] = _half(DEVIATION / (18.4 * 7.6))
+    return data
+
+
+def _iq4_xs(rng: np.random.Generator, blocks: int) -> Bytes:
+    data = _random(rng, blocks, 136)
+    data[:, :2] = _half(DEVIATION / (18.5 * 67))
+    return data
+
+
 @dataclass(frozen=True)
 class Format:
     """A tensor type of the file: its id, and elements and bytes per block."""
@@ -159,9 +177,22 @@ FORMATS = {
     "Q4_K": Format(12, 256, 144, _q4_k),
     "Q5_K": Format(13, 256, 176, _q5_k),
     "Q6_K": Format(14, 256, 210, _q6_k),
+    "IQ2_XXS": Format(16, 256, 66, _iq2_xxs),
+    "IQ3_S": Format(21, 256, 110, _iq3_s),
+    "IQ4_XS": Format(23, 256, 136, _iq4_xs),
 }
 
-FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+FILE_TYPES = {
+    "F16": 1,
+    "Q4_0": 2,
+    "Q8_0": 7,
+    "Q4_K_M": 15,
+    "Q5_K_M": 17,
+    "Q6_K": 18,
+    "IQ2_XXS": 19,
+    "IQ3_S": 26,
+    "IQ4_XS": 30,
+}
 
 
 @dataclass(frozen=True)
@@ -192,7 +223,7 @@ def tensors(shape: Shape, mix: str, counting: bool = False) -> Iterator[Tensor]:
     better = FORMATS["Q6_K"]
     vector = FORMATS["F32"]
     mixed = mix.endswith("_M")
-    head = better if mixed or mix == "Q4_0" else base
+    head = base if mix in ("F16", "Q8_0") else better
     q_width = shape.heads * shape.head_size
     kv_width = shape.kv_heads * shape.head_size
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from quantloom.formats import tensor_type
+from operations.products import sane_blocks
+from quantloom.formats import FORMATS, tensor_type
 from quantloom.gguf_writer import GGUFWriter
 
 VOCABULARY = 96
@@ -113,8 +114,14 @@ class Synthetic:
     ) -> None:
         from quantloom.quantization import quantize
 
-        values = (1.5 / np.sqrt(shape[-1]) * random.standard_normal(shape)).astype(np.float32)
+        deviation = 1.5 / np.sqrt(shape[-1])
         format = self.formats.get(name, self.format)
-        blocks = np.asarray(quantize(values, format))
+        if FORMATS[format].encodable:
+            values = (deviation * random.standard_normal(shape)).astype(np.float32)
+            blocks = np.asarray(quantize(values, format))
+        else:
+            pool = sane_blocks(format, deviation / 16, 4 * deviation)
+            count = shape[0] * shape[1] // FORMATS[format].elements
+            blocks = pool[random.integers(0, len(pool), count)]
         assert blocks.nbytes == shape[0] * tensor_type(format).row_bytes(shape[1])
         writer.add_tensor(name, blocks.reshape(-1).view(np.uint8), shape=shape, format=format)

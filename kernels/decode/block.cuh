@@ -22,6 +22,7 @@ struct Block {
   RingState rings;
   SumState sums;
   std::uint32_t tag;                 // of the launch
+  int table;                         // decode_index() of the format whose table is there, or -1
   volatile int turns[decode_warps];  // each warp's step
   StepCopy steps[2];                 // this one and the next
   StepCopy fetch_steps[2];           // of the filling warp, which is ahead
@@ -50,7 +51,7 @@ __device__ __forceinline__ void wait_for_stores(Block& block, std::uint32_t batc
   mbarrier_wait(shared_address(&block.sums.stored[last % sum_buffers]), last / sum_buffers & 1);
 }
 
-// Places in the dynamic shared memory at `base`.
+// Places in the dynamic shared memory at `base`, which is behind the table.
 struct SharedX {
   std::int8_t* values;
   float* scales;

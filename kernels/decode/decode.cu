@@ -78,7 +78,7 @@ __device__ __noinline__ int next_step(Block& block) {
 __global__ void __launch_bounds__(decode_block_threads, 1)
     decode_kernel(const __grid_constant__ DecodeProgram program) {
 #if __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) std::uint8_t base[];
+  std::uint8_t* const base = decode_table() + program.layout.table_bytes;
   __shared__ Block block;
   const int warp = threadIdx.x / 32;
   if (threadIdx.x < ring_stages) {
@@ -93,6 +93,7 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
   }
   if (threadIdx.x == 0) {
     block.rings.multiplied = -1;
+    block.table = -1;
     for (volatile int& turn : block.turns) turn = -1;
     block.tag = tag_of_launch(program.launches);
     block.program = program;

@@ -96,12 +96,14 @@ constexpr int strips_of(const DecodeProduct& product, DecodeShare share) {
   return product.epilogue == MatmulEpilogue::gate_up ? 2 * share.count : share.count;
 }
 
-// Offsets into a block's shared memory.
+// A block's shared memory: the table of the format at hand, if any has one, then what the offsets
+// count from.
 struct DecodeLayout {
+  int table_bytes = 0;
   int x_scales = 0, x_sums = 0;  // behind x's values (matmul/one_token.cuh), which are at 0
   int partial = 0;               // [sum_buffers][decode_batch_strips][warps][16] floats
   int ring = 0, ring_bytes = 0;
-  int bytes = 0;
+  int bytes = 0;  // with the table
 };
 
 struct DecodeProgram {

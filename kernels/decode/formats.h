@@ -1,10 +1,12 @@
-// The formats that a decode program multiplies, and the head sizes that it attends with.
+// The formats that a decode program multiplies, which are all quantized ones, and the head sizes
+// that it attends with.
 #pragma once
 
 #include "formats/list.h"
 
-#define QL_DECODE_FORMATS(X) \
-  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+// Those whose quants are looked up in a table in shared memory (Planes::table_bytes).
+#define QL_DECODE_TABLE_FORMATS(X) \
+  X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
 
 #define QL_DECODE_HEAD_SIZES(X) X(128) X(64) X(96) X(32)
 
@@ -16,9 +18,17 @@ constexpr int decode_index(formats::Format format) {
 #define QL_CASE(F)                                \
   if (formats::F::format == format) return index; \
   ++index;
-  QL_DECODE_FORMATS(QL_CASE)
+  QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
   return -1;
+}
+
+constexpr bool has_decode_table(formats::Format format) {
+#define QL_CASE(F) \
+  if (formats::F::format == format) return true;
+  QL_DECODE_TABLE_FORMATS(QL_CASE)
+#undef QL_CASE
+  return false;
 }
 
 // The format at a place of the list.
@@ -29,7 +39,7 @@ struct DecodeFormatAt;
   struct DecodeFormatAt<decode_index(formats::F::format)> { \
     using Type = formats::F;                                \
   };
-QL_DECODE_FORMATS(QL_CASE)
+QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
 template <int index>
 using DecodeFormat = typename DecodeFormatAt<index>::Type;
@@ -40,7 +50,7 @@ constexpr int product_kernel(formats::Format format, bool own_columns) {
   return 2 * decode_index(format) + (own_columns ? 1 : 0);
 }
 #define QL_COUNT(F) +2
-constexpr int product_kernels = 0 QL_DECODE_FORMATS(QL_COUNT);
+constexpr int product_kernels = 0 QL_QUANTIZED_FORMATS(QL_COUNT);
 #undef QL_COUNT
 constexpr int attention_kernel(int head_size, bool q8_0) {
   return product_kernels + head_size / 16 + (q8_0 ? 1 : 0);

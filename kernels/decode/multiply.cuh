@@ -3,10 +3,32 @@
 
 #include "decode/block.cuh"
 #include "decode/fetch.cuh"
+#include "decode/formats.h"
+#include "matmul/codebook_planes.h"
 #include "matmul/linear_planes.h"
 #include "matmul/one_token.cuh"
 
 namespace quantloom::kernels {
+
+// Where the dynamic shared memory begins, so that a table's address needs no addition.
+__device__ inline std::uint8_t* decode_table() {
+  extern __shared__ __align__(128) std::uint8_t table[];
+  return table;
+}
+
+// Makes the table that of P, where another stands there or none; all multiplying warps together.
+template <class P>
+__device__ __forceinline__ void take_table(Block& block) {
+  using Format = typename P::Format;
+  static_assert(P::table_bytes == (has_decode_table(Format::format) ? decode_table_bytes : 0));
+  if constexpr (P::table_bytes > 0) {
+    constexpr int own = decode_index(Format::format);
+    if (block.table == own) return;
+    load_table<P>(decode_table(), decode_threads);
+    sync_consumers();
+    if (threadIdx.x == 0) block.table = own;
+  }
+}
 
 // Strips first .. last - 1 of a block's share, whose sums stand in shared memory together.
 struct StripBatch {
@@ -125,8 +147,8 @@ __device__ __forceinline__ void multiply_batch(const HeldPiece<P>& x, const OwnW
     walk.wait();
     float sum_g = 0, sum_g8 = 0;
     if (left > 0) {
-      multiply_piece<P>(ring + block.rings.offsets[walk.slot()], piece_groups, x, nullptr, lane,
-                        sum_g, sum_g8);
+      multiply_piece<P>(ring + block.rings.offsets[walk.slot()], piece_groups, x, decode_table(),
+                        lane, sum_g, sum_g8);
     }
     walk.release(lane);
     if (left > 0) store_partial(sum_g, sum_g8, lane, to);
@@ -167,11 +189,11 @@ __device__ __forceinline__ void multiply_batch(const DecodeProduct& a, DecodeSha
       const float* scales = x.scales + p * piece_groups;
       const float* sums = x.sums + p * (piece_columns / P::group);
       if (p + 1 == pieces && tail_groups != piece_groups) {
-        multiply_piece<P>(weights, tail_groups, values, scales, sums, nullptr, lane, own, sum_g,
-                          sum_g8);
+        multiply_piece<P>(weights, tail_groups, values, scales, sums, decode_table(), lane, own,
+                          sum_g, sum_g8);
       } else {
-        multiply_piece<P>(weights, piece_groups, values, scales, sums, nullptr, lane, own, sum_g,
-                          sum_g8);
+        multiply_piece<P>(weights, piece_groups, values, scales, sums, decode_table(), lane, own,
+                          sum_g, sum_g8);
       }
     }
     walk.release(lane);

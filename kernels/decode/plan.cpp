@@ -26,7 +26,7 @@ bool shape_of(formats::Format format, Shape& shape) {
   case formats::F::format:                                                                        \
     shape = {formats::F::bytes, formats::F::elements, formats::F::group, formats::F::has_offset}; \
     return true;
-    QL_DECODE_FORMATS(QL_CASE)
+    QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
     default:
       return false;
@@ -234,6 +234,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
                  DecodeProgram& program) {
   const Device device = current_device();
   if (device.blocks == 0 || step_count == 0) return false;
+  program.layout = {};
   int columns = decode_warps * piece_columns, most_bytes = 0;
   bool per_16 = false, has_attention = false;
   if (!connect(steps, step_count, device.blocks, exchange)) return false;
@@ -251,6 +252,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
+    if (has_decode_table(product.format)) program.layout.table_bytes = decode_table_bytes;
   }
   for (int i = 0; i < step_count;) {
     if (steps[i].kind == DecodeStepKind::attention) {
@@ -275,8 +277,9 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
   layout.ring =
       align(layout.partial + sum_buffers * decode_batch_strips * decode_warps * strip_rows * 4);
   if (has_attention) layout.ring = std::max(layout.ring, align(attention_scratch_bytes));
-  layout.ring_bytes = (device.shared_bytes - decode_static_bytes - layout.ring) / 128 * 128;
-  layout.bytes = layout.ring + layout.ring_bytes;
+  layout.ring_bytes =
+      (device.shared_bytes - decode_static_bytes - layout.table_bytes - layout.ring) / 128 * 128;
+  layout.bytes = layout.table_bytes + layout.ring + layout.ring_bytes;
   program.step_count = step_count;
   program.blocks = device.blocks;
   return layout.ring_bytes >= 2 * stage_pieces * most_bytes;

@@ -27,6 +27,7 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base, int 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const bool converts = share.converts_for != 0;
   // Here and below what is known without x stands before the wait for it.
+  take_table<P>(block);
   const StripBatch first_batch(share, strips, 0);
   wait_for_stores(block, first_batch.number - (sum_buffers - 1));
   float squares = 0;

@@ -74,21 +74,22 @@ struct TableLoad {
   static constexpr int units = P::table_bytes / 16, held = 8;
   std::uint32_t words[held];
 
-  __device__ void read() {
+  // Both by the first `threads` of a block.
+  __device__ void read(int threads) {
     if constexpr (units > 0) {
 #pragma unroll
-      for (int i = 0; i < held; ++i) words[i] = word(threadIdx.x + i * blockDim.x);
+      for (int i = 0; i < held; ++i) words[i] = word(threadIdx.x + i * threads);
     }
   }
-  __device__ void write(std::uint8_t* table) const {
+  __device__ void write(std::uint8_t* table, int threads) const {
     if constexpr (units > 0) {
       auto* to = reinterpret_cast<uint4*>(table);
       const auto put = [&](int unit, std::uint32_t w) {
         if (unit < units) to[unit] = make_uint4(w, w, w, w);
       };
 #pragma unroll
-      for (int i = 0; i < held; ++i) put(threadIdx.x + i * blockDim.x, words[i]);
-      for (int unit = threadIdx.x + held * blockDim.x; unit < units; unit += blockDim.x) {
+      for (int i = 0; i < held; ++i) put(threadIdx.x + i * threads, words[i]);
+      for (int unit = threadIdx.x + held * threads; unit < units; unit += threads) {
         put(unit, word(unit));
       }
     }
@@ -101,10 +102,10 @@ struct TableLoad {
 };
 
 template <class P>
-__device__ inline void load_table(std::uint8_t* table) {
+__device__ inline void load_table(std::uint8_t* table, int threads) {
   TableLoad<P> load;
-  load.read();
-  load.write(table);
+  load.read(threads);
+  load.write(table, threads);
 }
 
 // Geometry common to all formats: first the packed quants, quant_bytes per group of 32 columns,

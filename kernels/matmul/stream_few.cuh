@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
     cluster_arrive_relaxed();
   }
   const std::uint8_t* table = shared;
-  load_table<P>(shared);
+  load_table<P>(shared, blockDim.x);
   __syncthreads();
 #if defined(QL_BULK_COPY)
   cudaGridDependencySynchronize();

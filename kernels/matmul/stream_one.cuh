@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
   TableLoad<P> codebook;
-  codebook.read();
+  codebook.read(blockDim.x);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int groups = list.columns / 32;
   const int pieces = (groups + piece_groups - 1) / piece_groups;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
   };
   load_x(warp);
   for (int i = layout.early_stages; i < layout.stages; ++i) fetch_next();
-  codebook.write(shared);
+  codebook.write(shared, blockDim.x);
   for (int chunk = warp; chunk < chunks; chunk += held * warps) {
     if (chunk != warp) load_x(chunk);
     // Two at a time wait for each other's shuffles.

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
     for (int i = 0; i < gather_barriers; ++i) mbarrier_init(gathered + 8 * i, 1);
     mbarrier_init_fence();
   }
-  load_table<P>(shared + layout.table);
+  load_table<P>(shared + layout.table, blockDim.x);
   block_or_cluster_barrier<cluster>();
 
   if (warp >= consumer_warps) {

@@ -4,6 +4,7 @@ passes of many tokens.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 import quantloom
+from operations.products import QUANTIZED
+from quantloom import _quantloom, cuda
 from synthetic_model import VOCABULARY, Synthetic
 
 # Both ways round activations, each by at most what test_model allows against float64.
@@ -50,10 +53,63 @@ def check(path: Path, length: int, **options: Any) -> None:
     assert not np.isnan(error) and error <= BOUND, error
 
 
-@pytest.mark.parametrize("format", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("format", QUANTIZED)
 def test_formats(format: str, tmp_path: Path) -> None:
     recipe = Synthetic(embedding=256, heads=4, head_size=64, feed_forward=768, format=format)
     check(recipe.write(tmp_path), 20)
+
+
+# As in files of two to three bits: formats with different tables, and one with none, in turn; of
+# the same x, too.
+def test_tables_of_one_layer(tmp_path: Path) -> None:
+    parts = {"attn_q": "IQ2_S", "attn_k": "IQ2_XS", "attn_v": "Q4_K", "attn_output": "IQ3_S"}
+    recipe = Synthetic(
+        layers=3, embedding=512, heads=8, kv_heads=8, head_size=64, feed_forward=1024, context=256,
+        format="IQ3_XXS",
+        formats={
+            f"blk.{layer}.{name}.weight": format
+            for layer in range(3)
+            for name, format in parts.items()
+        },
+    )  # fmt: skip
+    check(recipe.write(tmp_path), 70)
+
+
+def launches_of_a_first_token(path: Path, cache_type: str) -> int:
+    """Of the pass over the prompt and of a step, whose graph is made."""
+    with (
+        quantloom.load(path, device="cuda", cache_type=cache_type) as model,
+        model.session() as session,
+        session.stream(list(range(9)), max_new_tokens=4, ignore_eos=True) as stream,
+    ):
+        before = _quantloom.cuda_counters()["launches"]
+        next(iter(stream))
+        return int(_quantloom.cuda_counters()["launches"] - before)
+
+
+def test_every_format_in_one_program(tmp_path: Path) -> None:
+    """What explain() says of Hopper GPUs is so: the layers of a token are one launch, where an F32
+    cache, which the program does not read, makes them one for each operation.
+    """
+    layers = 4
+    names = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_down", "ffn_gate"]
+    tensors = [f"blk.{layer}.{name}.weight" for layer in range(layers) for name in names]
+    formats = dict(zip(tensors, itertools.cycle(QUANTIZED), strict=False))
+    assert set(formats.values()) == set(QUANTIZED)
+    # The gate's product is one with the up's.
+    formats |= {name.replace("gate", "up"): formats[name] for name in tensors if "gate" in name}
+    recipe = Synthetic(
+        layers=layers, embedding=256, heads=4, head_size=64, feed_forward=768, format="Q4_K",
+        formats=formats,
+    )  # fmt: skip
+    path = recipe.write(tmp_path)
+    check(path, 20)
+    with quantloom.load(path, device="cuda") as model:
+        kernels = {t.name: t.kernel for t in model.explain().tensors}
+    in_program = ["decode program" in kernels[name] for name in formats]
+    assert all(in_program) if cuda.devices()[0].capability[0] == 9 else not any(in_program)
+    fewer = launches_of_a_first_token(path, "f32") - launches_of_a_first_token(path, "f16")
+    assert fewer >= 4 * layers if all(in_program) else fewer == 0
 
 
 # What a block counts through a launch, batches of sums and stages of weights, goes beyond 256.

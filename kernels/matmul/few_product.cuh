@@ -108,25 +108,28 @@ __device__ __forceinline__ void multiply_few(const std::uint8_t* piece, int n,
                                              const FewScales<P>* scales, const std::uint32_t own[2],
                                              float to[4]) {
   constexpr int parts = 32 / P::group;  // scale groups of a group of 32 columns
+  // Two products for each part take longer than one operand's instructions (NVFP4, 8 tokens, 28672
+  // x 4096 on an H200: 40.1 us in place of 35.9).
+  using Quants = IntegerQuants<P, parts == 1 ? P::addends : 1>;
   const int g = lane >> 2;
   // With integer scales a piece's sums of the planes stay below 2^30: 256 products of 2^15 and a
   // scale of 2^7.
   int high[4] = {}, low[4] = {};
 #pragma unroll
   for (int j = 0; j < piece_groups; ++j) {
-    std::uint32_t a[4];
-    P::quants(piece, n, j, lane, a, table);
+    const Quants quants(piece, n, j, lane, table);
 #pragma unroll
     for (int part = 0; part < parts; ++part) {
       const FewScales<P> scale = scales[(j * parts + part) * 8 + g];
 #pragma unroll
       for (int tile = 0; tile < tiles; ++tile) {
-        int c[4] = {0, 0, 0, 0};
+        int c[4] = {0, 0, 0, 0}, less[4] = {0, 0, 0, 0};
         if constexpr (parts == 1) {
-          multiply_int8<P::is_signed>(c, a, x[j][tile].x, x[j][tile].y);
+          quants.multiply(c, less, x[j][tile].x, x[j][tile].y);
         } else {
-          multiply_int8<P::is_signed>(c, a, x[j][tile].x * own[part], x[j][tile].y * own[part]);
+          quants.multiply(c, less, x[j][tile].x * own[part], x[j][tile].y * own[part]);
         }
+        Quants::finish(c, less);
         if constexpr (P::has_integer_scales) {
           high[tile] += scale.x * c[0], low[tile] += scale.x * c[1];
           high[2 + tile] += scale.y * c[2], low[2 + tile] += scale.y * c[3];

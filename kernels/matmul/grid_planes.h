@@ -85,6 +85,13 @@ __device__ inline std::uint32_t unknown_zero() {
   asm("mov.u32 %0, %%laneid;" : "=r"(lane));
   return lane >> 5;
 }
+// The same of a number whose range the compiler does not know: of two values that come from the
+// lane's it found out (IQ3_S). With this one IQ2 is up to 3% slower.
+__device__ inline std::uint32_t unbounded_zero() {
+  std::uint32_t processor;
+  asm("mov.u32 %0, %%smid;" : "=r"(processor));
+  return processor >> 16;
+}
 // a | b of words without a common bit.
 __device__ inline std::uint32_t join(std::uint32_t a, std::uint32_t b) {
   return a * (unknown_zero() + 1u) + b;

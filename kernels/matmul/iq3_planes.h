@@ -8,17 +8,13 @@
 
 namespace quantloom::kernels {
 
-// No byte is 0, so that no subtraction borrows.
+// No byte is 0, so that no subtraction borrows; which is a multiplication, as join() is.
 __device__ inline std::uint32_t iq3_values(std::uint32_t magnitudes, std::uint32_t selector) {
-  return permute(magnitudes, 0x01010100u - magnitudes, selector);
+  return permute(magnitudes, magnitudes * (unbounded_zero() - 1u) + 0x01010100u, selector);
 }
 
 // 0x3210 in a register: with two constants the selection below would take two instructions.
-__device__ inline std::uint32_t straight_selector() {
-  std::uint32_t lane;
-  asm("mov.u32 %0, %%laneid;" : "=r"(lane));
-  return 0x3210u + (lane >> 5);
-}
+__device__ inline std::uint32_t straight_selector() { return unbounded_zero() + 0x3210u; }
 
 template <class F, int bits, Span... spans_>
 struct Iq3Planes : UnitPlanes<F, bits, spans_...> {
@@ -111,7 +107,9 @@ struct Planes<formats::IQ3_XXS> : Iq3Planes<formats::IQ3_XXS, 24, Span{0, 2, 1}>
 };
 
 // Signs of two groups are a word, of group j in half j % 2: bit 4i + r is of weight i of register r
-// (planes.h). Behind them, per piece, a word with the indices' ninth bits.
+// (planes.h). Behind them, per piece, a word with the indices' ninth bits:
+// those of group 0 on top of bytes 1 and 3 (row g) and of bytes 0 and 2 (row g + 8), the next
+// groups' below.
 template <>
 struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, Span{0, 2, 1}> {
   static constexpr int high_at = 1536;
@@ -120,15 +118,19 @@ struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, S
   }
   __device__ static void quants(const std::uint8_t* piece, int, int j, int lane, std::uint32_t a[4],
                                 const std::uint8_t* table) {
-    const std::uint32_t w = indices(piece, j, lane), own = 4u * lane;
-    const std::uint32_t high = load_word(piece + high_at + 4 * lane) >> (4 * j);
+    const std::uint32_t w = indices(piece, j, lane);
+    const std::uint32_t high = load_word(piece + high_at + 4 * lane) << j;
+    const auto in_rows = [&](std::uint32_t top) {
+      return (top & 0x80008000u) | 0x04000400u * lane;
+    };
+    const std::uint32_t of_g = in_rows(high), of_g8 = in_rows(high << 8);
     const std::uint32_t s = j & 1 ? signs(piece, j, lane) >> 16 : signs(piece, j, lane);
     const std::uint32_t straight = straight_selector();
     const auto selector = [&](std::uint32_t bits) { return (bits & 0x4444u) | straight; };
-    a[0] = iq3_values(grid_entry<0>(table, w, (high << 7 & 128u) | own), selector(s << 2));
-    a[2] = iq3_values(grid_entry<1>(table, w, (high << 6 & 128u) | own), selector(s));
-    a[1] = iq3_values(grid_entry<2>(table, w, (high << 5 & 128u) | own), selector(s << 1));
-    a[3] = iq3_values(grid_entry<3>(table, w, (high << 4 & 128u) | own), selector(s >> 1));
+    a[0] = iq3_values(entry_of<0>(table, w, 0, of_g), selector(s << 2));
+    a[2] = iq3_values(entry_of<1>(table, w, 1, of_g), selector(s));
+    a[1] = iq3_values(entry_of<0>(table, w, 2, of_g8), selector(s << 1));
+    a[3] = iq3_values(entry_of<1>(table, w, 3, of_g8), selector(s >> 1));
   }
   static constexpr bool has_integer_scales = true;
   __device__ static float unit(const std::uint8_t* piece, int n, int row) {
@@ -152,6 +154,13 @@ struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, S
     if (i == 2) block.signs[k] = static_cast<std::uint8_t>(q);
     if (i == 3) block.high_bits[k / 4] |= static_cast<std::uint8_t>((q & 3) << (2 * (k % 4)));
   }
+  // A row's two ninth bits, 16 places apart.
+  __device__ static std::uint32_t spread_two(std::int8_t bits) {
+    return (static_cast<std::uint32_t>(bits) & 1u) | (static_cast<std::uint32_t>(bits) & 2u) << 15;
+  }
+  __device__ static std::int8_t gather_two(std::uint32_t bits) {
+    return static_cast<std::int8_t>((bits & 1u) | (bits >> 15 & 2u));
+  }
   // Eight signs of a row as they stand in a word's half, for row g.
   __device__ static std::uint32_t spread_row(std::int8_t signs) {
     const std::uint32_t x = spread_bits(static_cast<std::uint32_t>(signs) & 255u);
@@ -167,16 +176,15 @@ struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, S
         static_cast<std::uint16_t>(spread_row(row_g[2]) | spread_row(row_g8[2]) << 1);
     auto& high = reinterpret_cast<std::uint32_t*>(piece + high_at)[lane];
     if (j == 0) high = 0;
-    high |= static_cast<std::uint32_t>(row_g[3] | row_g8[3] << 2) << (4 * j);
+    high |= (spread_two(row_g[3]) << 8 | spread_two(row_g8[3])) << (7 - j);
   }
   __device__ static void unpack_quants(const std::uint8_t* piece, int, int j, int lane,
                                        std::int8_t row_g[8], std::int8_t row_g8[8]) {
     unpack_indices(piece, j, lane, row_g, row_g8);
     const std::uint32_t s = signs(piece, j, lane) >> (16 * (j & 1));
-    const std::uint32_t high = load_word(piece + high_at + 4 * lane) >> (4 * j);
+    const std::uint32_t high = load_word(piece + high_at + 4 * lane) >> (7 - j);
     row_g[2] = gather_row(s), row_g8[2] = gather_row(s >> 1);
-    row_g[3] = static_cast<std::int8_t>(high & 3u),
-    row_g8[3] = static_cast<std::int8_t>(high >> 2 & 3u);
+    row_g[3] = gather_two(high >> 8), row_g8[3] = gather_two(high);
   }
 };
 

@@ -41,6 +41,34 @@ struct NibblePlanes : PieceLayout<F, 256, spans_...> {
     look_up(w.y, a[2], a[3]);
   }
 
+  // Where a code's fourth bit is set, a permutation repeats the sign of the byte that the others
+  // name. So both halves of the table can be asked without a choice between the answers, where all
+  // signs of a half are alike: one half answers with the value, the other with 0 or -1. The upper
+  // half is asked for values larger by one where the lower ones are negative (IQ4), and for minus
+  // the values where the lower ones are just those (FP4).
+  static constexpr int addends = 2;
+  static constexpr std::uint64_t signs = 0x8080808080808080u, ones = 0x0101010101010101u;
+  static constexpr bool subtracts = (lower & signs) == 0;
+  static constexpr std::uint64_t second = subtracts ? lower : upper + ones;
+  static_assert((second & signs) == 0 && (subtracts || (lower & signs) == signs));
+
+  __device__ static void quant_addends(const std::uint8_t* piece, int, int j, int lane,
+                                       std::uint32_t a[2][4]) {
+    const uint2 w = *reinterpret_cast<const uint2*>(piece + j * 256 + lane * 8);
+    const auto ask = [&](std::uint64_t half, std::uint32_t codes, std::uint32_t& low,
+                         std::uint32_t& high) {
+      const auto of_four = [&](std::uint32_t four) {
+        return permute(static_cast<std::uint32_t>(half), static_cast<std::uint32_t>(half >> 32),
+                       four);
+      };
+      low = of_four(codes), high = of_four(codes >> 16);
+    };
+    ask(lower, w.x, a[0][0], a[0][1]);
+    ask(lower, w.y, a[0][2], a[0][3]);
+    ask(second, w.x ^ 0x88888888u, a[1][0], a[1][1]);
+    ask(second, w.y ^ 0x88888888u, a[1][2], a[1][3]);
+  }
+
   // Where the nibbles of weights 8k .. 8k + 7 stand in the block.
   __device__ static int nibble_byte(int k) {
     if constexpr (F::format == formats::Format::nvfp4) return 8 * (k / 2);

@@ -27,6 +27,33 @@ __device__ inline void multiply_int8(int c[4], const std::uint32_t a[4], std::ui
   }
 }
 
+// A group's quants as one or two A operands (planes.h).
+template <class P, int addends = P::addends>
+struct IntegerQuants {
+  static constexpr bool subtracts = addends == 2 && P::subtracts;
+  std::uint32_t a[addends][4];
+  __device__ __forceinline__ IntegerQuants(const std::uint8_t* piece, int n, int group, int lane,
+                                           const std::uint8_t* table) {
+    if constexpr (addends == 1) {
+      P::quants(piece, n, group, lane, a[0], table);
+    } else {
+      P::quant_addends(piece, n, group, lane, a);
+    }
+  }
+  // Adds the products to c, and to `less` those that finish() takes away from it.
+  __device__ __forceinline__ void multiply(int (&c)[4], int (&less)[4], std::uint32_t b0,
+                                           std::uint32_t b1) const {
+    multiply_int8<P::is_signed>(c, a[0], b0, b1);
+    if constexpr (addends == 2) multiply_int8<P::is_signed>(subtracts ? less : c, a[1], b0, b1);
+  }
+  __device__ __forceinline__ static void finish(int (&c)[4], const int (&less)[4]) {
+    if constexpr (subtracts) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) c[i] -= less[i];
+    }
+  }
+};
+
 // A lane's four columns in fixed point.
 struct FixedColumns {
   std::uint32_t high, low;  // bytes
@@ -161,14 +188,14 @@ __device__ __forceinline__ void multiply_piece(const std::uint8_t* piece, int n,
 #pragma unroll
   for (int quad = 0; quad < SharedPiece<P>::quads; ++quad) {
     const auto x_quad = x.quad(quad);
-    int c[4] = {0, 0, 0, 0};
+    int c[4] = {0, 0, 0, 0}, less[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int j = 0; j < steps; ++j) {
-      std::uint32_t a[4];
-      P::quants(piece, n, steps * quad + j, lane, a, table);
+      const IntegerQuants<P> quants(piece, n, steps * quad + j, lane, table);
       const uint2 b = x_quad.operand(j);
-      multiply_int8<P::is_signed>(c, a, b.x, b.y);
+      quants.multiply(c, less, b.x, b.y);
     }
+    IntegerQuants<P>::finish(c, less);
     if (P::block_groups < 8 && SharedPiece<P>::group_of(quad, t) >= n) continue;
     const float scale = x.scale(quad);
     const formats::Affine first = P::affine(piece, n, g, quad, t);

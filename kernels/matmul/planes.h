@@ -15,6 +15,8 @@
 //
 // Format traits P (Planes<F>) give
 //     quants(piece, n, group, lane, a)  the four registers
+//     quant_addends(piece, n, group, lane, a)   where addends is 2: twice four, whose bytes sum to
+//     those of quants(), or where `subtracts` have them as differences
 //     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t
 //     of a row
 //     unit(piece, n, row), integer_scale(piece, n, row, quad, t)   where has_integer_scales: their
@@ -120,6 +122,8 @@ struct PieceLayout {
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
   static constexpr int row8_position = 0;     // of their bytes' lowest bit
   static constexpr bool has_integer_scales = false;
+  static constexpr int addends = 1;
+  static constexpr bool subtracts = false;
   static constexpr int centre = 0;       // of the range of unsigned bytes (halves.cuh)
   static constexpr int table_bytes = 0;  // shared memory for a codebook (grid_planes.h)
   static constexpr int block_groups = F::elements / 32;

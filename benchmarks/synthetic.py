@@ -102,16 +102,15 @@ def _f16(rng: np.random.Generator, blocks: int) -> Bytes:
     return _bytes(values.astype(np.float16), 2)
 
 
-def _q4_0(rng: np.random.Generator, blocks: int) -> Bytes:
-    data = _random(rng, blocks, 18)
-    data[:, :2] = _half(DEVIATION / 4.6)
-    return data
+def _one_scale(width: int, scale: float) -> Callable[[np.random.Generator, int], Bytes]:
+    """What makes blocks that begin with the half that all their values are multiplied by."""
 
+    def make(rng: np.random.Generator, blocks: int) -> Bytes:
+        data = _random(rng, blocks, width)
+        data[:, :2] = _half(scale)
+        return data
 
-def _q8_0(rng: np.random.Generator, blocks: int) -> Bytes:
-    data = _random(rng, blocks, 34)
-    data[:, :2] = _half(DEVIATION / 74)
-    return data
+    return make
 
 
 def _k_scales(data: Bytes, start: int, middle: float) -> None:
@@ -141,24 +140,6 @@ def _q6_k(rng: np.random.Generator, blocks: int) -> Bytes:
     return data
 
 
-def _iq2_xxs(rng: np.random.Generator, blocks: int) -> Bytes:
-    data = _random(rng, blocks, 66)
-    data[:, :2] = _half(DEVIATION / 53.5)
-    return data
-
-
-def _iq3_s(rng: np.random.Generator, blocks: int) -> Bytes:
-    data = _random(rng, blocks, 110)
-    data[:, :2] = _half(DEVIATION / (18.4 * 7.6))
-    return data
-
-
-def _iq4_xs(rng: np.random.Generator, blocks: int) -> Bytes:
-    data = _random(rng, blocks, 136)
-    data[:, :2] = _half(DEVIATION / (18.5 * 67))
-    return data
-
-
 @dataclass(frozen=True)
 class Format:
     """A tensor type of the file: its id, and elements and bytes per block."""
@@ -172,14 +153,14 @@ class Format:
 FORMATS = {
     "F32": Format(0, 1, 4, _f32),
     "F16": Format(1, 1, 2, _f16),
-    "Q4_0": Format(2, 32, 18, _q4_0),
-    "Q8_0": Format(8, 32, 34, _q8_0),
+    "Q4_0": Format(2, 32, 18, _one_scale(18, DEVIATION / 4.6)),
+    "Q8_0": Format(8, 32, 34, _one_scale(34, DEVIATION / 74)),
     "Q4_K": Format(12, 256, 144, _q4_k),
     "Q5_K": Format(13, 256, 176, _q5_k),
     "Q6_K": Format(14, 256, 210, _q6_k),
-    "IQ2_XXS": Format(16, 256, 66, _iq2_xxs),
-    "IQ3_S": Format(21, 256, 110, _iq3_s),
-    "IQ4_XS": Format(23, 256, 136, _iq4_xs),
+    "IQ2_XXS": Format(16, 256, 66, _one_scale(66, DEVIATION / 53.5)),
+    "IQ3_S": Format(21, 256, 110, _one_scale(110, DEVIATION / (18.4 * 7.6))),
+    "IQ4_XS": Format(23, 256, 136, _one_scale(136, DEVIATION / (18.5 * 67))),
 }
 
 FILE_TYPES = {

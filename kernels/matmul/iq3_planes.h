@@ -107,9 +107,8 @@ struct Planes<formats::IQ3_XXS> : Iq3Planes<formats::IQ3_XXS, 24, Span{0, 2, 1}>
 };
 
 // Signs of two groups are a word, of group j in half j % 2: bit 4i + r is of weight i of register r
-// (planes.h). Behind them, per piece, a word with the indices' ninth bits:
-// those of group 0 on top of bytes 1 and 3 (row g) and of bytes 0 and 2 (row g + 8), the next
-// groups' below.
+// (planes.h). Behind them, per piece, a word with the indices' ninth bits: those of group 0 on top
+// of bytes 1 and 3 (row g) and of bytes 0 and 2 (row g + 8), the next groups' below.
 template <>
 struct Planes<formats::IQ3_S> : Iq3Planes<formats::IQ3_S, 26, Span{106, 4, 1}, Span{0, 2, 1}> {
   static constexpr int high_at = 1536;

@@ -52,6 +52,17 @@ NEW_TOKENS = 128
 NEW_TOKENS_LONG = 64
 
 
+def known(entry: str) -> str:
+    """An entry of --models, where there is such a shape and mix."""
+    name, _, mix = entry.partition(":")
+    if name not in synthetic.SHAPES or mix not in synthetic.FILE_TYPES:
+        raise argparse.ArgumentTypeError(
+            f"{entry!r} is no NAME:MIX of {', '.join(synthetic.SHAPES)} and "
+            f"{', '.join(synthetic.FILE_TYPES)}"
+        )
+    return entry
+
+
 _timed: dict[tuple[str, int, tuple[int, int]], float] = {}
 
 
@@ -186,7 +197,7 @@ def shown(entry: dict[str, Any] | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=MODELS, help="NAME:MIX")
+    parser.add_argument("--models", nargs="+", type=known, default=MODELS, help="NAME:MIX")
     parser.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where the files are written and kept")
     parser.add_argument("--repeat", type=int, default=5)

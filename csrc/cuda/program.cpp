@@ -23,9 +23,7 @@ kernels::MatmulActivation matmul_activation(ops::Activation activation) {
 
 }  // namespace
 
-bool program_serves(const ops::Weight& weight) {
-  return weight.planes != nullptr && kernels::decode_serves(weight.format);
-}
+bool program_serves(const ops::Weight& weight) { return weight.planes != nullptr; }
 
 std::string step_name(const kernels::DecodeStep& step) {
   if (step.kind == kernels::DecodeStepKind::attention) return "attention";

@@ -118,6 +118,18 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
 
 }  // namespace
 
+int decode_table_bytes(formats::Format format) {
+  switch (format) {
+#define QL_CASE(F)         \
+  case formats::F::format: \
+    return Planes<formats::F>::table_bytes;
+    QL_QUANTIZED_FORMATS(QL_CASE)
+#undef QL_CASE
+    default:
+      return 0;
+  }
+}
+
 cudaError_t decode(const DecodeProgram& program, cudaStream_t stream) {
   // The same value in every call: threads with other programs set it too.
   int device = 0, limit = 0;

@@ -121,7 +121,6 @@ constexpr int decode_stamps = 4;  // start, inputs there and converted, sums don
 
 // Blocks of a program's launch on the current device; 0 where it has no such kernel.
 int decode_blocks();
-bool decode_serves(formats::Format format);
 bool decode_serves(const DecodeAttention& attention);
 
 // Bytes of device memory through which the steps hand each other their values, zero before the

@@ -4,10 +4,6 @@
 
 #include "formats/list.h"
 
-// Those whose quants are looked up in a table in shared memory (Planes::table_bytes).
-#define QL_DECODE_TABLE_FORMATS(X) \
-  X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
-
 #define QL_DECODE_HEAD_SIZES(X) X(128) X(64) X(96) X(32)
 
 namespace quantloom::kernels {
@@ -23,13 +19,9 @@ constexpr int decode_index(formats::Format format) {
   return -1;
 }
 
-constexpr bool has_decode_table(formats::Format format) {
-#define QL_CASE(F) \
-  if (formats::F::format == format) return true;
-  QL_DECODE_TABLE_FORMATS(QL_CASE)
-#undef QL_CASE
-  return false;
-}
+// Of the table in shared memory in which the format's quants are looked up (Planes::table_bytes);
+// defined in decode.cu, for what runs on the host does not know the planes.
+int decode_table_bytes(formats::Format format);
 
 // The format at a place of the list.
 template <int index>

@@ -19,10 +19,8 @@ __device__ inline std::uint8_t* decode_table() {
 // Makes the table that of P, where another stands there or none; all multiplying warps together.
 template <class P>
 __device__ __forceinline__ void take_table(Block& block) {
-  using Format = typename P::Format;
-  static_assert(P::table_bytes == (has_decode_table(Format::format) ? decode_table_bytes : 0));
   if constexpr (P::table_bytes > 0) {
-    constexpr int own = decode_index(Format::format);
+    constexpr int own = decode_index(P::Format::format);
     if (block.table == own) return;
     load_table<P>(decode_table(), decode_threads);
     sync_consumers();

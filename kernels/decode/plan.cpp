@@ -201,11 +201,6 @@ void count_before(const DecodeStep* steps, int step_count, int blocks, DecodeSha
 
 int decode_blocks() { return current_device().blocks; }
 
-bool decode_serves(formats::Format format) {
-  Shape shape;
-  return shape_of(format, shape);
-}
-
 namespace {
 
 bool has_head_size(int head_size) {
@@ -234,8 +229,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
                  DecodeProgram& program) {
   const Device device = current_device();
   if (device.blocks == 0 || step_count == 0) return false;
-  program.layout = {};
-  int columns = decode_warps * piece_columns, most_bytes = 0;
+  int columns = decode_warps * piece_columns, most_bytes = 0, table_bytes = 0;
   bool per_16 = false, has_attention = false;
   if (!connect(steps, step_count, device.blocks, exchange)) return false;
   for (int i = 0; i < step_count; ++i) {
@@ -252,7 +246,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
-    if (has_decode_table(product.format)) program.layout.table_bytes = decode_table_bytes;
+    table_bytes = std::max(table_bytes, decode_table_bytes(product.format));
   }
   for (int i = 0; i < step_count;) {
     if (steps[i].kind == DecodeStepKind::attention) {
@@ -271,6 +265,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
 
   DecodeLayout& layout = program.layout;
   const auto align = [](int at) { return (at + 127) / 128 * 128; };
+  layout.table_bytes = table_bytes;
   layout.x_scales = 2 * columns;
   layout.x_sums = layout.x_scales + columns / 8;
   layout.partial = align(layout.x_sums + columns / (per_16 ? 4 : 8));

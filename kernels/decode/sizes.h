@@ -14,7 +14,6 @@ constexpr int stage_pieces = 8;  // neighbours that one copy brings, one for eac
 constexpr int ring_stages = 16;  // most in the ring; even, so that a place serves the same warps
 constexpr int decode_batch_strips = 8;  // whose sums are handed over together; a multiple of four
 constexpr int sum_buffers = 2;          // of a batch each
-constexpr int decode_table_bytes = 65536;  // of a format's table, the same place for all of them
 constexpr int decode_static_bytes = 7168;  // at most, of statically allocated shared memory
 
 // Attention (attention.cuh): peaks, the new key and value, fragments, heads, sums.

@@ -50,7 +50,8 @@ struct NibblePlanes : PieceLayout<F, 256, spans_...> {
   static constexpr std::uint64_t signs = 0x8080808080808080u, ones = 0x0101010101010101u;
   static constexpr bool subtracts = (lower & signs) == 0;
   static constexpr std::uint64_t second = subtracts ? lower : upper + ones;
-  static_assert((second & signs) == 0 && (subtracts || (lower & signs) == signs));
+  static_assert((second & signs) == 0 &&
+                (subtracts ? upper == ((signs - lower) ^ signs) : (lower & signs) == signs));
 
   __device__ static void quant_addends(const std::uint8_t* piece, int, int j, int lane,
                                        std::uint32_t a[2][4]) {

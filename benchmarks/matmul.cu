@@ -160,23 +160,33 @@ void run_format(const std::vector<int>& tokens, bool timing) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const std::string only = argc > 2 ? argv[2] : "";
+  const auto is_wanted = [&](const char* format) {
+    return only.empty() || ("," + only + ",").find("," + std::string(format) + ",") != only.npos;
+  };
+  std::ptrdiff_t wanted = 0;
+#ifdef QL_SOME_FORMATS
+#define QL_FORMATS QL_SOME_FORMATS
+#else
+#define QL_FORMATS QL_QUANTIZED_FORMATS
+#endif
+#define QL_COUNT(F) wanted += is_wanted(formats::F::name) ? 1 : 0;
+  QL_FORMATS(QL_COUNT)
+#undef QL_COUNT
+  if (!only.empty() && wanted != 1 + std::count(only.begin(), only.end(), ',')) {
+    std::fprintf(stderr, "unknown format in '%s'; names stand with commas between\n", only.c_str());
+    return 2;
+  }
   CHECK(cudaMalloc(&pool, pool_bytes));
   CHECK(cudaMemset(pool, 0x5a, pool_bytes));
   read_rate = read_bandwidth(pool, pool_bytes);
   std::printf("read %.0f GB/s\n", read_rate);
-  const std::string only = argc > 2 ? argv[2] : "";
   std::vector<int> tokens;
   for (int i = 3; i < argc; ++i) tokens.push_back(std::atoi(argv[i]));
   if (tokens.empty()) tokens = {1, 8, 16};
-#define QL_RUN(F)                                                                              \
-  if (only.empty() ||                                                                          \
-      ("," + only + ",").find("," + std::string(formats::F::name) + ",") != std::string::npos) \
-    run_format<formats::F>(tokens, tokens[0] > 0);
-#ifdef QL_SOME_FORMATS
-  QL_SOME_FORMATS(QL_RUN)
-#else
-  QL_QUANTIZED_FORMATS(QL_RUN)
-#endif
+#define QL_RUN(F) \
+  if (is_wanted(formats::F::name)) run_format<formats::F>(tokens, tokens[0] > 0);
+  QL_FORMATS(QL_RUN)
 #undef QL_RUN
   if (argc > 1 && std::strcmp(argv[1], "-") != 0) {
     std::FILE* file = std::fopen(argv[1], "w");

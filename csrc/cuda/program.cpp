@@ -144,11 +144,19 @@ void Program::project_add(const float* x, const ops::Weight& weight, const float
 
 void Program::norm_gate_up(const float* x, const ops::Norm& norm, const ops::Weight& gate,
                            const ops::Weight& up, ops::Activation activation, float* out) {
-  if (gate.format != up.format) refuse("tensors '" + gate.name + "' and its up differ in type");
-  const ops::Projection outputs[] = {{.weight = &gate, .bias = nullptr, .out = out},
-                                     {.weight = &up, .bias = nullptr, .out = nullptr}};
-  kernels::DecodeProduct* product = add_product(x, &norm, outputs);
-  product->epilogue = kernels::MatmulEpilogue::gate_up;
+  kernels::DecodeProduct* product = nullptr;
+  if (gate.format == up.format) {
+    const ops::Projection outputs[] = {{.weight = &gate, .bias = nullptr, .out = out},
+                                       {.weight = &up, .bias = nullptr, .out = nullptr}};
+    product = add_product(x, &norm, outputs);
+    product->epilogue = kernels::MatmulEpilogue::gate_up;
+  } else {
+    for (const ops::Weight* weight : {&gate, &up}) {
+      const ops::Projection output{.weight = weight, .bias = nullptr, .out = out};
+      product = add_product(x, &norm, {&output, 1});
+    }
+    product->gated = true;
+  }
   product->activation = matmul_activation(activation);
 }
 

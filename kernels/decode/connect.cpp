@@ -60,14 +60,17 @@ bool split_alike(const DecodeAttention& a, const DecodeAttention& b) {
          a.rope.table == b.rope.table && a.rope.dimensions == b.rope.dimensions;
 }
 
+bool reads_out(const DecodeProduct& product) {
+  return product.epilogue == MatmulEpilogue::add || product.gated;
+}
+
 bool reads(const DecodeStep& step, const float* values) {
   if (step.kind == DecodeStepKind::attention) {
     const RopeStore& rope = step.attention.rope;
     return values == rope.q || values == rope.k || values == rope.v;
   }
   const DecodeProduct& product = step.product;
-  return values == product.x ||
-         (product.epilogue == MatmulEpilogue::add && values == product.weights[0].out);
+  return values == product.x || (reads_out(product) && values == product.weights[0].out);
 }
 
 // Whether a product's output is best converted by its blocks, which then have two pairs of strips
@@ -106,9 +109,9 @@ bool connect_at(DecodeStep* steps, int count, int blocks, Exchange& exchange) {
     }
     DecodeProduct& product = steps[i].product;
     product.x_is_tagged = exchange.find(product.x, &product.x_is_fixed);
-    if (product.epilogue == MatmulEpilogue::add) {
-      product.residual = static_cast<const float*>(product.weights[0].out);
-      product.residual_is_tagged = exchange.find(product.residual);
+    if (reads_out(product)) {
+      product.before = static_cast<const float*>(product.weights[0].out);
+      product.before_is_tagged = exchange.find(product.before);
     }
     for (int w = 0; w < product.weight_count; ++w) {
       MatmulWeight& weight = product.weights[w];

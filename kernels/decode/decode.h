@@ -41,13 +41,15 @@ struct DecodeProduct {
   const float* norm = nullptr;  // [columns], or null for none:
   float epsilon = 0;            // x / sqrt(mean(x^2) + epsilon) * norm is multiplied
   MatmulWeight weights[matmul_most_weights];
+  // store, of one weight: out = activation(out) * product, where an earlier step left the gate.
+  bool gated = false;
   // Filled in by decode_plan(), which also lets x and the weights' `out` point to where the steps
   // hand each other their values:
   bool x_is_tagged = false;  // a step's, rather than from before the program
   bool x_is_fixed = false;   // and in fixed point (decode/fixed_columns.cuh)
   bool out_is_tagged = false;
-  const float* residual = nullptr;  // what `add` adds to
-  bool residual_is_tagged = false;
+  const float* before = nullptr;  // what was in out: of `add` and `gated`
+  bool before_is_tagged = false;
   bool out_is_fixed = false;
   XSums sums = XSums::none;
   bool shares_x = false;     // with the step before

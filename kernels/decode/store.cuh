@@ -30,16 +30,16 @@ struct Output {
     to = static_cast<float*>(weight.out);
     if (weight.bias != nullptr) bias = weight.bias + row;
   }
-  // What the sum is added to.
+  // What the sum is added to, or of `gated` the gate.
   __device__ float before(const DecodeProduct& a, std::uint32_t launch_tag) const {
     float before = 0;
     if (row < 0) return before;
     if (bias != nullptr) before = *bias;
-    if (a.residual != nullptr) {
-      const Tag tag{launch_tag, a.residual_is_tagged ? 1u : 0u};
+    if (a.before != nullptr) {
+      const Tag tag{launch_tag, a.before_is_tagged ? 1u : 0u};
       Patience patience;
-      float x = tag.read(a.residual + row);
-      while (!tag.is_there(tag.differs(x))) patience.turn(), x = tag.read(a.residual + row);
+      float x = tag.read(a.before + row);
+      while (!tag.is_there(tag.differs(x))) patience.turn(), x = tag.read(a.before + row);
       before += tag.value(x);
     }
     return before;
@@ -97,26 +97,48 @@ __device__ __forceinline__ float norm_factor(const DecodeProduct& a, const float
   return rsqrtf(fmaf(sum, a.inverse_columns, a.epsilon));
 }
 
+// What a step's rows have in common, in registers before their sums are waited for: every read of
+// shared memory behind that wait is 30 cycles in which all blocks stand still.
+struct StoreForm {
+  bool pair, multiplies, is_fixed, is_tagged;
+  MatmulActivation activation;
+  int sums_each, rows;
+  std::uint32_t tag;
+  __device__ StoreForm(const DecodeProduct& a, std::uint32_t launch_tag)
+      : pair(a.epilogue == MatmulEpilogue::gate_up),
+        multiplies(pair || a.gated),
+        is_fixed(a.out_is_fixed),
+        is_tagged(a.out_is_tagged),
+        activation(a.activation),
+        sums_each(sums_of_strip(a.pieces)),
+        rows(static_cast<int>(a.weights[0].rows)),
+        tag(launch_tag) {}
+};
+
 // from: the row's first sum. Rows that go out in fixed point are those of whole warps (plan.cpp).
-__device__ __forceinline__ void store_row(const DecodeProduct& a, const Output& output,
-                                          float before, float factor, const float* from,
-                                          std::uint32_t tag) {
-  const int sums_each = sums_of_strip(a.pieces);
+__device__ __forceinline__ void store_row(const StoreForm& form, const Output& output, float before,
+                                          float factor, const float* from) {
+  const int sums_each = form.sums_each;
   float value;
-  if (a.epilogue == MatmulEpilogue::gate_up) {
+  if (form.pair) {
     float sums[2] = {0, 0};
     add_sums(from, sums_each, sums_each * strip_rows, sums);
-    value = activated(factor * sums[0], a.activation) * (factor * sums[1]);
+    before = factor * sums[0];
+    value = factor * sums[1];
   } else {
     float sums[1] = {0};
     add_sums(from, sums_each, 0, sums);
     value = factor * sums[0];
   }
-  value += before;
-  if (a.out_is_fixed) {
-    store_fixed({output.to, static_cast<int>(a.weights[0].rows)}, output.row / 32, value, tag);
-  } else if (a.out_is_tagged) {
-    store_tagged(output.to + output.row, value, tag);
+  if (form.multiplies) {
+    value *= activated(before, form.activation);
+  } else {
+    value += before;
+  }
+  if (form.is_fixed) {
+    store_fixed({output.to, form.rows}, output.row / 32, value, form.tag);
+  } else if (form.is_tagged) {
+    store_tagged(output.to + output.row, value, form.tag);
   } else {
     __stcg(output.to + output.row, value);
   }
@@ -130,8 +152,9 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
   const DecodeShare share = step.share;
   const int lane = threadIdx.x % 32;
   const int warp = storing_warp();
-  const int strips = strips_of(a, share), sums_each = sums_of_strip(a.pieces);
-  const int unit = a.epilogue == MatmulEpilogue::gate_up ? 2 : 1;
+  const StoreForm form(a, block.tag);
+  const bool normed = a.norm != nullptr;
+  const int strips = strips_of(a, share), unit = form.pair ? 2 : 1;
   std::uint64_t* stamps = nullptr;
   if (program.stamps != nullptr && warp == 0 && lane == 0) {
     stamps = program.stamps +
@@ -148,20 +171,18 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
          span += decode_storing_warps) {
       const int strip = (2 * span + lane / strip_rows) * unit;  // of the batch
       const Output output(a, share, batch.first + strip, batch.last);
-      const float before = output.before(a, block.tag);
+      const float before = output.before(a, form.tag);
+      const float* sums = partial_sums(program.layout, base, batch.number) +
+                          strip * form.sums_each * strip_rows + lane % strip_rows;
       const std::uint32_t phase = batch.number / sum_buffers & 1;
       // Without a norm too: every phase of a barrier is waited for by somebody.
       mbarrier_wait(shared_address(&block.sums.squared[buffer]), phase);
-      if (first == 0 && a.norm != nullptr && share.converts_for != 0) {
+      if (first == 0 && normed && share.converts_for != 0) {
         norm = norm_factor(a, block.squares[buffer]);
       }
       mbarrier_wait(shared_address(&block.sums.summed[buffer]), phase);
       if (stamps != nullptr) stamps[2] = nanoseconds();
-      if (output.row >= 0) {
-        const float* sums = partial_sums(program.layout, base, batch.number) +
-                            strip * sums_each * strip_rows + lane % strip_rows;
-        store_row(a, output, before, a.norm != nullptr ? norm : 1.0f, sums, block.tag);
-      }
+      if (output.row >= 0) store_row(form, output, before, normed ? norm : 1.0f, sums);
     }
     if (stamps != nullptr) stamps[3] = nanoseconds();
     __syncwarp();

@@ -92,12 +92,10 @@ def test_every_format_in_one_program(tmp_path: Path) -> None:
     cache, which the program does not read, makes them one for each operation.
     """
     layers = 4
-    names = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_down", "ffn_gate"]
+    names = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
     tensors = [f"blk.{layer}.{name}.weight" for layer in range(layers) for name in names]
     formats = dict(zip(tensors, itertools.cycle(QUANTIZED), strict=False))
     assert set(formats.values()) == set(QUANTIZED)
-    # The gate's product is one with the up's.
-    formats |= {name.replace("gate", "up"): formats[name] for name in tensors if "gate" in name}
     recipe = Synthetic(
         layers=layers, embedding=256, heads=4, head_size=64, feed_forward=768, format="Q4_K",
         formats=formats,
@@ -164,6 +162,32 @@ def test_formats_of_one_layer(
         },
     )  # fmt: skip
     check(recipe.write(tmp_path), 70)
+
+
+# Then the up's product is a step of its own, which reads the gate's; with few rows on other blocks
+# than it, and with many more bytes in one of the two.
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("gate", "up", "feed_forward"),
+    [("Q4_K", "Q6_K", 768), ("Q8_0", "IQ2_XXS", 4096), ("IQ3_S", "IQ4_XS", 512)],
+)
+def test_gate_and_up_of_two_formats(
+    gate: str, up: str, feed_forward: int, architecture: str, tmp_path: Path
+) -> None:
+    recipe = Synthetic(
+        architecture=architecture, layers=3, embedding=256, heads=4, head_size=64,
+        feed_forward=feed_forward, format="Q5_K", qk_norm=architecture == "qwen3",
+        formats={
+            f"blk.{layer}.ffn_{name}.weight": format
+            for layer in range(2)
+            for name, format in (("gate", gate), ("up", up))
+        },
+    )  # fmt: skip
+    path = recipe.write(tmp_path)
+    check(path, 20)
+    if cuda.devices()[0].capability[0] == 9:
+        fewer = launches_of_a_first_token(path, "f32") - launches_of_a_first_token(path, "f16")
+        assert fewer >= 3 * 4
 
 
 # The program reads a head's cache in one to sixteen parts.

@@ -118,15 +118,15 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
 
 }  // namespace
 
-int decode_table_bytes(formats::Format format) {
+DecodeNeeds decode_needs(formats::Format format) {
   switch (format) {
 #define QL_CASE(F)         \
   case formats::F::format: \
-    return Planes<formats::F>::table_bytes;
+    return {Planes<formats::F>::table_bytes, x_sums<Planes<formats::F>>};
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
     default:
-      return 0;
+      return {};
   }
 }
 

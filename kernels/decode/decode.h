@@ -27,7 +27,8 @@ constexpr int own_piece(int warp, int pieces) {
   return divide_the_warps ? warp & (pieces - 1) : warp < pieces ? warp : pieces - 1;
 }
 
-// Which sums of x a format with offsets needs beside its quants.
+// Which sums of x a format's planes need beside its quants, for offsets or quants counted from
+// another zero.
 enum class XSums : std::int32_t { none, per_32, per_16 };
 
 // out = x * transpose(w) of one to three matrices of one format and width; see matmul.h.

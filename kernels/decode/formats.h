@@ -2,6 +2,7 @@
 // that it attends with.
 #pragma once
 
+#include "decode/decode.h"
 #include "formats/list.h"
 
 #define QL_DECODE_HEAD_SIZES(X) X(128) X(64) X(96) X(32)
@@ -19,9 +20,13 @@ constexpr int decode_index(formats::Format format) {
   return -1;
 }
 
-// Of the table in shared memory in which the format's quants are looked up (Planes::table_bytes);
-// defined in decode.cu, for what runs on the host does not know the planes.
-int decode_table_bytes(formats::Format format);
+// What the products of a format have in shared memory beside x's quants and the weights. Its planes
+// say it, which what runs on the host does not know: decode.cu asks them.
+struct DecodeNeeds {
+  int table_bytes = 0;  // in which quants are looked up (Planes::table_bytes)
+  XSums sums = XSums::none;
+};
+DecodeNeeds decode_needs(formats::Format format);
 
 // The format at a place of the list.
 template <int index>

@@ -16,6 +16,11 @@ __device__ inline std::uint8_t* decode_table() {
   return table;
 }
 
+template <class P>
+constexpr XSums x_sums = !P::has_offset   ? XSums::none
+                         : P::group == 16 ? XSums::per_16
+                                          : XSums::per_32;
+
 // Makes the table that of P, where another stands there or none; all multiplying warps together.
 template <class P>
 __device__ __forceinline__ void take_table(Block& block) {

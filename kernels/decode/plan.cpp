@@ -16,15 +16,14 @@ namespace quantloom::kernels {
 namespace {
 
 struct Shape {
-  int block_bytes = 0, elements = 0, group = 0;
-  bool has_offset = false;
+  int block_bytes = 0, elements = 0;
 };
 
 bool shape_of(formats::Format format, Shape& shape) {
   switch (format) {
-#define QL_CASE(F)                                                                                \
-  case formats::F::format:                                                                        \
-    shape = {formats::F::bytes, formats::F::elements, formats::F::group, formats::F::has_offset}; \
+#define QL_CASE(F)                                     \
+  case formats::F::format:                             \
+    shape = {formats::F::bytes, formats::F::elements}; \
     return true;
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
@@ -69,9 +68,7 @@ bool complete(DecodeProduct& product, const DecodeStep* before, int blocks) {
   product.own_columns = product.pieces <= decode_warps &&
                         product.tail_bytes == product.piece_bytes &&
                         ((product.pieces & (product.pieces - 1)) == 0 || one_strip);
-  product.sums = !shape.has_offset   ? XSums::none
-                 : shape.group == 16 ? XSums::per_16
-                                     : XSums::per_32;
+  product.sums = decode_needs(product.format).sums;
   if (product.epilogue != MatmulEpilogue::gate_up) {
     int strips = 0;
     for (int i = 0; i < product.weight_count; ++i) {
@@ -250,7 +247,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
-    table_bytes = std::max(table_bytes, decode_table_bytes(product.format));
+    table_bytes = std::max(table_bytes, decode_needs(product.format).table_bytes);
   }
   for (int i = 0; i < step_count;) {
     if (steps[i].kind == DecodeStepKind::attention) {

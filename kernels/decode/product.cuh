@@ -13,9 +13,7 @@ namespace quantloom::kernels {
 // A whole step, so that what it keeps in registers lives through no call.
 template <class P, bool own>
 __device__ __noinline__ void product_step(Block& block, std::uint8_t* base, int turn) {
-  constexpr XSums kind = !P::has_offset   ? XSums::none
-                         : P::group == 16 ? XSums::per_16
-                                          : XSums::per_32;
+  constexpr XSums kind = x_sums<P>;
   const StepCopy& step = block.step(turn);
   const DecodeProduct& a = step.get().product;
   const DecodeShare share = step.share;

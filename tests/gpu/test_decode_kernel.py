@@ -75,6 +75,32 @@ def test_tables_of_one_layer(tmp_path: Path) -> None:
     check(recipe.write(tmp_path), 70)
 
 
+# Products of the same x need of it no sums, sums of 32 columns or of 16, also where only the planes
+# count quants from another zero than the format.
+@pytest.mark.parametrize("parts", list(itertools.permutations(["IQ2_XXS", "TQ1_0", "IQ1_M"])))
+def test_sums_of_x(parts: tuple[str, ...], tmp_path: Path) -> None:
+    recipe = Synthetic(
+        layers=2, embedding=512, heads=8, kv_heads=8, head_size=64, feed_forward=768, format="Q6_K",
+        formats={
+            f"blk.{layer}.{name}.weight": format
+            for layer in range(2)
+            for name, format in zip(("attn_q", "attn_k", "attn_v"), parts, strict=True)
+        },
+    )  # fmt: skip
+    check(recipe.write(tmp_path), 20)
+
+
+# The longest rows of a model, which fill the place for x; once with one more product before.
+@pytest.mark.parametrize("format", ["IQ1_M", "TQ2_0", "Q2_K"])
+def test_sums_of_long_rows(format: str, tmp_path: Path) -> None:
+    recipe = Synthetic(
+        layers=3, embedding=256, heads=4, head_size=64, feed_forward=5376, format="Q6_K",
+        formats={"blk.1.attn_v.weight": "Q8_0"}
+        | {f"blk.{layer}.ffn_down.weight": format for layer in range(3)},
+    )  # fmt: skip
+    check(recipe.write(tmp_path), 20)
+
+
 def launches_of_a_first_token(path: Path, cache_type: str) -> int:
     """Of the pass over the prompt and of a step, whose graph is made."""
     with (

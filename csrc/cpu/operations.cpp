@@ -71,7 +71,7 @@ class CpuOperations final : public ops::Operations {
   std::uint64_t available_bytes() const override {
     return std::numeric_limits<std::uint64_t>::max();
   }
-  std::string kernel_name(const ops::Weight& weight) const override {
+  std::string kernel_name(const ops::Weight& weight, bool /*fused*/) const override {
     return weight.multiplied ? to_string(kernels_.set) : "decode rows";
   }
 

@@ -63,7 +63,7 @@ void multiply(const device::Tensor& x, std::int64_t tokens, const ops::Weight& w
   // The kernel before may be the one that writes the weight.
   Products products(device, precision, stream, Products::Launch::in_order);
   if (weight.planes != nullptr) {
-    const std::size_t wanted = Products::workspace_bytes(weight, tokens, precision);
+    const std::size_t wanted = Products::workspace_bytes(weight, tokens);
     const std::size_t bytes = std::min(wanted, most_workspace);
     if (bytes > 0) products.set_workspace(zeroed(device, bytes, stream), bytes);
     if (products.in_two_parts(weight, tokens)) {

@@ -189,11 +189,14 @@ class CudaOperations final : public ops::Operations {
   std::uint64_t placed_bytes(const Weight& weight) const override {
     return cuda::placed_bytes(weight);
   }
-  std::string kernel_name(const Weight& weight) const override {
-    if (weight.planes == nullptr) return weight.multiplied ? "raw blocks" : "embed";
-    if (weight.multiplied and program_serves(weight) and blocks_of_decode() != 0) {
-      return "decode program, stream-1";
-    }
+  bool fuses(const std::function<void()>& calls) override {
+    list(calls);
+    return program_.can_run(device_);
+  }
+  std::string kernel_name(const Weight& weight, bool fused) const override {
+    if (not weight.multiplied) return "embed";
+    if (weight.planes == nullptr) return "raw blocks";
+    if (fused) return "decode program";
     kernels::MatmulArguments a;
     a.format = weight.format;
     a.columns = weight.columns;
@@ -353,7 +356,7 @@ class CudaOperations final : public ops::Operations {
         .between = std::max(activations, Products::between_bytes(limits)),
         .attention = static_cast<std::size_t>(kernels::attention_workspace_bytes(limits.head_size)),
         .sample = static_cast<std::size_t>(kernels::sample_workspace_bytes(limits.vocabulary)),
-        .products = Products::workspace_bytes(limits, precision_)};
+        .products = Products::workspace_bytes(limits)};
   }
   ops::Buffer allocate_zeroed(std::size_t bytes, const char* what) {
     ops::Buffer buffer = allocate(bytes, what);
@@ -368,23 +371,20 @@ class CudaOperations final : public ops::Operations {
     device::launch_check(name, shapes, stream_.get(), function());
   }
 
-  int blocks_of_decode() const {
-    const device::CurrentDevice current(device_);
-    return kernels::decode_blocks();
+  // Takes one token's calls down in program_. Nothing runs.
+  void list(const std::function<void()>& calls) {
+    const Restore restore{mode_};
+    program_.clear();
+    if (batch_invariant_) program_.refuse("the sums are those of many tokens");
+    mode_ = Mode::listing;
+    calls();
   }
 
   // One token's calls: collected first, so that the decode kernel runs them where it can, and by
   // their own kernels elsewhere.
   void run_step(const std::function<void()>& calls) {
-    struct Restore {
-      Mode& mode;
-      ~Restore() { mode = Mode::running; }
-    } const restore{mode_};
-    program_.clear();
-    if (batch_invariant_) program_.refuse("the sums are those of many tokens");
-    mode_ = Mode::listing;
-    calls();
-    mode_ = Mode::running;
+    const Restore restore{mode_};
+    list(calls);
     if (not program_.obstacle().empty() or not choose_program()) return calls();
     mode_ = Mode::in_program;
     program_launched_ = false;
@@ -412,7 +412,8 @@ class CudaOperations final : public ops::Operations {
     if (mode_ == Mode::listing) {
       take_down();
     } else if (not program_launched_) {
-      launch("decode", {}, [&] {
+      const auto steps = static_cast<std::int64_t>(program_.steps().size());
+      launch("decode", {{"steps", steps}}, [&] {
         return program_.launch(stream_.get(), static_cast<std::uint64_t*>(stamps_.get()),
                                decode_stages_ahead_);
       });
@@ -422,6 +423,10 @@ class CudaOperations final : public ops::Operations {
   }
 
   enum class Mode { running, listing, in_program };
+  struct Restore {
+    Mode& mode;
+    ~Restore() { mode = Mode::running; }
+  };
 
   device::Device device_;
   ops::Precision precision_;

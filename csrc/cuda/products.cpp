@@ -1,6 +1,7 @@
 #include "cuda/products.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <utility>
 
@@ -29,11 +30,6 @@ kernels::MatmulActivation matmul_activation(ops::Activation activation) {
   throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
 }
 
-kernels::MatmulPrecision matmul_precision(ops::Precision precision) {
-  return precision == ops::Precision::fast ? kernels::MatmulPrecision::fast
-                                           : kernels::MatmulPrecision::exact;
-}
-
 const char* reason(kernels::MatmulStatus status) {
   switch (status) {
     case kernels::MatmulStatus::unsupported_format:
@@ -51,24 +47,42 @@ const char* reason(kernels::MatmulStatus status) {
   }
 }
 
-void check_matmul(kernels::MatmulStatus status, const ops::Weight& weight, std::int64_t tokens,
-                  device::Stream stream) {
+void check_launch(const char* kernel, Products::Weights weights, std::int64_t tokens,
+                  device::Stream stream, cudaError_t status) {
+  std::array<const char*, kernels::matmul_most_weights> names{};
+  std::int64_t rows = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    names[i] = weights[i]->name.c_str();
+    rows += weights[i]->rows;
+  }
+  device::launch_check(kernel,
+                       {{"tokens", tokens}, {"rows", rows}, {"columns", weights.front()->columns}},
+                       stream, status, std::span(names).first(weights.size()));
+}
+
+// kernel: its name, or null for that of the product.
+void check_matmul(kernels::MatmulStatus status, const kernels::MatmulArguments& a,
+                  Products::Weights weights, device::Stream stream, const char* kernel = nullptr) {
   if (status != kernels::MatmulStatus::done && status != kernels::MatmulStatus::cuda_error) {
+    const ops::Weight& weight = *weights.front();
     const formats::TypeInfo* type = formats::type_info(static_cast<std::uint32_t>(weight.format));
     throw Error(ErrorKind::device,
-                "the product of " + std::to_string(tokens) + " tokens with tensor '" + weight.name +
-                    "' (" + type->name + ", " + std::to_string(weight.rows) + " x " +
+                "the product of " + std::to_string(a.tokens) + " tokens with tensor '" +
+                    weight.name + "' (" + type->name + ", " + std::to_string(weight.rows) + " x " +
                     std::to_string(weight.columns) + ") on the GPU: " + reason(status),
                 weight.name);
   }
-  device::launch_check(weight.name.c_str(),
-                       {{"tokens", tokens}, {"rows", weight.rows}, {"columns", weight.columns}},
-                       stream, cudaGetLastError());
+  const cudaError_t launched = cudaGetLastError();
+  if (kernel == nullptr) {
+    const bool is_read = launched != cudaSuccess || device::debug_launches();
+    kernel = is_read ? kernels::matmul_kernel_name(a) : "matmul";
+  }
+  check_launch(kernel, weights, a.tokens, stream, launched);
 }
 
 }  // namespace
 
-std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision precision) {
+std::size_t Products::workspace_bytes(const ops::Limits& limits) {
   // What a call needs depends on its shape alone, and not monotonically: few rows are split along
   // the columns. A call between these that needs more is cut in two.
   constexpr std::int64_t fine = 16384;
@@ -76,7 +90,6 @@ std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision 
   kernels::MatmulArguments a;
   a.format = formats::Format::q8_0;
   a.columns = (limits.width + 255) / 256 * 256;
-  a.precision = matmul_precision(precision);
   std::size_t most = 0;
   for (std::int64_t rows = 256; rows < most_rows + 2048; rows += rows < fine ? 256 : 2048) {
     a.weights[0].rows = rows;
@@ -92,14 +105,12 @@ std::size_t Products::workspace_bytes(const ops::Limits& limits, ops::Precision 
   return most;
 }
 
-std::size_t Products::workspace_bytes(const ops::Weight& weight, std::int64_t tokens,
-                                      ops::Precision precision) {
+std::size_t Products::workspace_bytes(const ops::Weight& weight, std::int64_t tokens) {
   kernels::MatmulArguments a;
   a.format = weight.format;
   a.columns = weight.columns;
   a.tokens = tokens;
   a.weights[0].rows = weight.rows;
-  a.precision = matmul_precision(precision);
   return kernels::matmul_workspace_bytes(a);
 }
 
@@ -156,7 +167,6 @@ kernels::MatmulArguments Products::arguments(const void* x, const ops::Norm* nor
   a.tokens = tokens;
   a.x = x;
   if (norm != nullptr) a.norm = norm->weight, a.epsilon = norm->epsilon;
-  a.precision = matmul_precision(precision_);
   a.invariant = batch_invariant_;
   a.workspace = workspace_.get();
   a.workspace_bytes = workspace_bytes_;
@@ -190,7 +200,8 @@ void Products::multiply(const void* x, const Types& types, std::int64_t tokens,
   a.weights[0] = {weight.planes, weight.rows, nullptr, out};
   a.x_type = types.x;
   a.out_type = types.out;
-  launch(a, weight);
+  const ops::Weight* const weights[] = {&weight};
+  launch(a, weights);
 }
 
 bool Products::norms(const ops::Weight& weight, std::int64_t tokens) const {
@@ -214,7 +225,10 @@ const void* Products::from_planes(const float* x, const ops::Norm* norm, std::in
   const ops::Weight& first = *outputs.front().weight;
   kernels::MatmulArguments a = arguments(x, norm, tokens, first);
   a.weight_count = static_cast<int>(outputs.size());
+  std::array<const ops::Weight*, kernels::matmul_most_weights> of{};
+  const Weights weights = std::span(of).first(outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
+    of[i] = outputs[i].weight;
     a.weights[i] = {outputs[i].weight->planes, outputs[i].weight->rows, outputs[i].bias,
                     outputs[i].out};
   }
@@ -228,7 +242,7 @@ const void* Products::from_planes(const float* x, const ops::Norm* norm, std::in
       again.x = prepared;
       if (kernels::matmul_takes_prepared(again) && fits(again)) a = again;
     }
-    return launch(a, first) ? kernels::matmul_prepared_x(a) : nullptr;
+    return launch(a, weights) ? kernels::matmul_prepared_x(a) : nullptr;
   }
   auto* high = static_cast<float*>(high_.get());
   auto* rest = static_cast<float*>(rest_.get());
@@ -238,11 +252,11 @@ const void* Products::from_planes(const float* x, const ops::Norm* norm, std::in
                          kernels::split_bits(x, tokens * first.columns, high, rest, stream_));
   }
   a.x = high;
-  launch(a, first);
+  launch(a, weights);
   a.x = rest;
   a.epilogue = kernels::MatmulEpilogue::add;
   for (kernels::MatmulWeight& weight : a.weights) weight.bias = nullptr;
-  launch(a, first);
+  launch(a, weights);
   return nullptr;
 }
 
@@ -273,7 +287,8 @@ kernels::MatmulArguments Products::gated(const float* x, const ops::Norm* norm, 
 void Products::run_gated(const float* x, const ops::Norm* norm, std::int64_t tokens,
                          const ops::Weight& gate, const ops::Weight& up, ops::Activation activation,
                          float* out) {
-  launch(gated(x, norm, tokens, gate, up, activation, out), gate);
+  const ops::Weight* const weights[] = {&gate, &up};
+  launch(gated(x, norm, tokens, gate, up, activation, out), weights);
 }
 
 std::size_t Products::between_bytes(const ops::Limits& limits) {
@@ -301,27 +316,29 @@ bool Products::feed_forward(const ops::FeedForward& f, std::int64_t tokens, void
       !fits(first) || !fits(second)) {
     return false;
   }
-  launch(first, *f.gate);
-  check_matmul(kernels::finish_prepared(between, tokens, down.columns, stream_), down, tokens,
-               stream_);
-  launch(second, down);
+  const ops::Weight* const pair[] = {f.gate, f.up};
+  const ops::Weight* const last[] = {&down};
+  launch(first, pair);
+  check_matmul(kernels::finish_prepared(between, tokens, down.columns, stream_), second, last,
+               stream_, "finish_prepared");
+  launch(second, last);
   return true;
 }
 
-bool Products::launch(kernels::MatmulArguments a, const ops::Weight& named) {
+bool Products::launch(kernels::MatmulArguments a, Weights weights) {
   const device::CurrentDevice current(device_);
   const kernels::MatmulStatus status = kernels::matmul(a, stream_);
   if (status == kernels::MatmulStatus::small_workspace && a.tokens > 1 &&
       a.x_is == kernels::MatmulX::values) {
     const std::int64_t all = a.tokens;
     a.tokens = all / 2;
-    launch(a, named);
+    launch(a, weights);
     kernels::skip_tokens(a, a.tokens);
     a.tokens = all - a.tokens;
-    launch(a, named);
+    launch(a, weights);
     return false;
   }
-  check_matmul(status, named, a.tokens, stream_);
+  check_matmul(status, a, weights, stream_);
   return true;
 }
 
@@ -342,9 +359,8 @@ void Products::from_blocks(const float* x, std::int64_t tokens, const ops::Proje
                                                     .out = output.out + token * weight.rows,
                                                     .invariant = batch_invariant_},
                                                    stream_);
-    device::launch_check(weight.name.c_str(),
-                         {{"tokens", count}, {"rows", weight.rows}, {"columns", weight.columns}},
-                         stream_, status);
+    const ops::Weight* const weights[] = {&weight};
+    check_launch("raw_matmul", weights, count, stream_, status);
   }
 }
 

@@ -14,16 +14,16 @@ class Products {
  public:
   // early: weights are fetched before the previous kernel has ended, so none of it may write them.
   enum class Launch { early, in_order };
+  using Weights = std::span<const ops::Weight* const>;  // of one product
 
   Products(const device::Device& device, ops::Precision precision, device::Stream stream,
            Launch launch = Launch::early)
       : device_(device), precision_(precision), stream_(stream), launch_(launch) {}
 
   // Bytes of workspace with which calls within the limits run whole.
-  static std::size_t workspace_bytes(const ops::Limits& limits, ops::Precision precision);
+  static std::size_t workspace_bytes(const ops::Limits& limits);
   // The same for products with one weight.
-  static std::size_t workspace_bytes(const ops::Weight& weight, std::int64_t tokens,
-                                     ops::Precision precision);
+  static std::size_t workspace_bytes(const ops::Weight& weight, std::int64_t tokens);
   // While on, calls of few tokens take the kernels of many.
   void set_batch_invariant(bool on) { batch_invariant_ = on; }
 
@@ -82,7 +82,7 @@ class Products {
                           const void* prepared);
   bool fits(const kernels::MatmulArguments& arguments) const;
   // False where the workspace did not do for all tokens at once.
-  bool launch(kernels::MatmulArguments arguments, const ops::Weight& named);
+  bool launch(kernels::MatmulArguments arguments, Weights weights);
   void from_blocks(const float* x, std::int64_t tokens, const ops::Projection& output,
                    bool accumulate);
 

@@ -160,14 +160,28 @@ void Program::norm_gate_up(const float* x, const ops::Norm& norm, const ops::Wei
   product->activation = matmul_activation(activation);
 }
 
-bool Program::finish(const device::Device& device, device::Stream stream) {
+bool Program::can_run(const device::Device& device) {
   const device::CurrentDevice current(device);
-  const int blocks = kernels::decode_blocks();
+  const auto blocks = static_cast<std::size_t>(kernels::decode_blocks());
   if (blocks == 0) refuse("the decode kernel needs compute capability 9.0");
   if (steps_.empty()) refuse("no operation of a layer");
   if (not obstacle_.empty()) return false;
   std::vector<kernels::DecodeStep> planned = steps_;
-  std::vector<kernels::DecodeShare> shares(planned.size() * static_cast<std::size_t>(blocks));
+  std::vector<kernels::DecodeShare> shares(planned.size() * blocks);
+  kernels::DecodeProgram program;
+  if (not kernels::decode_plan(planned.data(), static_cast<int>(planned.size()), nullptr,
+                               shares.data(), program)) {
+    refuse("the model's shapes do not fit the decode kernel");
+  }
+  return obstacle_.empty();
+}
+
+bool Program::finish(const device::Device& device, device::Stream stream) {
+  if (not can_run(device)) return false;
+  const device::CurrentDevice current(device);
+  const auto blocks = static_cast<std::size_t>(kernels::decode_blocks());
+  std::vector<kernels::DecodeStep> planned = steps_;
+  std::vector<kernels::DecodeShare> shares(planned.size() * blocks);
   const int count = static_cast<int>(planned.size());
   const std::size_t step_bytes = (planned.size() * sizeof planned[0] + 255) / 256 * 256;
   const std::size_t share_bytes = (shares.size() * sizeof shares[0] + 255) / 256 * 256;

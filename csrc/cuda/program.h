@@ -29,7 +29,10 @@ class Program {
   void refuse(const std::string& why);
   const std::string& obstacle() const { return obstacle_; }
 
-  // Plans and uploads what was collected. Returns false where it cannot run; obstacle() says why.
+  // Whether what was collected can run on the device, whatever the values' addresses; obstacle()
+  // says why not.
+  bool can_run(const device::Device& device);
+  // Plans and uploads it. Returns false where it cannot run.
   bool finish(const device::Device& device, device::Stream stream);
   // Whether both run the same steps.
   bool same_steps(const Program& other) const;

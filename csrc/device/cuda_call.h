@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <new>
+#include <span>
 #include <utility>
 
 #include "base/faults.h"
@@ -43,10 +44,10 @@ struct Shape {
 };
 
 // After a launch, with what the launching function returned (cudaGetLastError()).
-// Errors: device naming the kernel and its shapes. Under QUANTLOOM_DEBUG=1 it waits for the kernel,
-// so that a fault inside it carries its name too.
+// Errors: device naming the kernel, the tensors whose weights it reads, and its shapes. Under
+// QUANTLOOM_DEBUG=1 it waits for the kernel, so that a fault inside it carries its name too.
 void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
-                  cudaError_t status);
+                  cudaError_t status, std::span<const char* const> tensors = {});
 
 // Makes a GPU current for a scope; after it the thread's context, or that it has none, is as
 // before. Every call of the runtime that is more than a question stands in such a scope: where no

@@ -240,12 +240,19 @@ bool debug_launches() {
 }
 
 void launch_check(const char* kernel, std::initializer_list<Shape> shapes, Stream stream,
-                  cudaError_t status) {
+                  cudaError_t status, std::span<const char* const> tensors) {
   count(Counted::launch);
   if (faults::fails(faults::Point::cuda_call)) status = cudaErrorOperatingSystem;
   if (status == cudaSuccess && !debug_launches()) return;
   std::string what = kernel;
-  const char* separator = " (";
+  const char* separator = " of '";
+  for (const char* tensor : tensors) {
+    what += separator;
+    what += tensor;
+    what += '\'';
+    separator = ", '";
+  }
+  separator = " (";
   for (const Shape& shape : shapes) {
     what += separator;
     what += shape.name;

@@ -29,11 +29,15 @@ DefaultDevice default_device() {
   if (status.available) {
     for (const device::DeviceInfo& gpu : device::cuda_devices()) {
       const device::Device candidate{device::DeviceType::cuda, gpu.index};
-      if (device::has_kernels_for(candidate)) return {candidate, gpu.name};
-      reason += (reason.empty() ? "" : ", ") + gpu.name + " of compute capability " +
-                std::to_string(gpu.capability_major) + "." + std::to_string(gpu.capability_minor);
+      if (not reason.empty()) reason += ", ";
+      try {
+        if (device::has_kernels_for(candidate)) return {candidate, gpu.name};
+        reason += "this build has no kernels for " + gpu.name + " of compute capability " +
+                  std::to_string(gpu.capability_major) + "." + std::to_string(gpu.capability_minor);
+      } catch (const Error& error) {  // as where another process has all of its memory
+        reason += error.what();
+      }
     }
-    reason = "this build has no kernels for " + reason;
   }
   return {{device::DeviceType::cpu, 0},
           std::to_string(thread_count()) + " threads; no GPU: " + reason};

@@ -12,6 +12,7 @@
 #include "model/backend.h"
 #include "model/cache.h"
 #include "model/check.h"
+#include "model/forward.h"
 #include "model/rope.h"
 
 namespace quantloom::model {
@@ -181,7 +182,32 @@ void Model::upload_vectors(Binding& binding) {
   }
 }
 
+// Whether a stage computes a token with one kernel.
+bool Model::fuses_step(const Binding& binding, std::size_t stage) {
+  if (stages_[stage].device.type == device::DeviceType::cpu) return false;
+  ops::Operations& operations = *operations_[stage];
+  const LayerRange& range = stages_[stage].layers;
+  const Network network{description_, binding.weights};
+  Workspace workspace(operations, network, 1);
+  const Cache cache(operations, hyperparameters(), options_.cache_type, 1,
+                    range.last - range.first);
+  const ops::Buffer position = operations.allocate(sizeof(std::int32_t), "a position");
+  const ops::Buffer logits = operations.allocate(
+      static_cast<std::size_t>(hyperparameters().vocabulary) * sizeof(float), "logits");
+  const ops::Positions positions{
+      .first = static_cast<const std::int32_t*>(position.get()), .count = 1, .bound = 1};
+  return operations.fuses([&] {
+    forward_layers(operations, network, workspace, range, cache.layers(), positions, {});
+    if (stage + 1 < stages_.size()) return;
+    forward_head(operations, network, workspace, 0, 1, static_cast<float*>(logits.get()));
+  });
+}
+
 void Model::list_tensors(const Binding& binding) {
+  std::vector<bool> fused;
+  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+    fused.push_back(fuses_step(binding, stage));
+  }
   const auto where = [&](std::int64_t layer) {
     return device::to_string(stages_[stage_of(layer)].device);
   };
@@ -193,7 +219,7 @@ void Model::list_tensors(const Binding& binding) {
     tensors_.push_back({.name = weight.name,
                         .type = type->name,
                         .device = device::to_string(stages_[stage].device),
-                        .kernel = operations.kernel_name(weight),
+                        .kernel = operations.kernel_name(weight, fused[stage]),
                         .bytes = placed != 0 ? placed : blocks * type->bytes});
   };
   for (const MatrixBinding& matrix : binding.matrices) {

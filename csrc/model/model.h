@@ -88,6 +88,7 @@ class Model {
   std::size_t stage_of(std::int64_t layer) const;
   void place_matrices(Binding& binding, const LoadProgress& progress);
   void upload_vectors(Binding& binding);
+  bool fuses_step(const Binding& binding, std::size_t stage);
   void list_tensors(const Binding& binding);
 
   std::shared_ptr<const loader::ModelFile> file_;

@@ -188,8 +188,12 @@ class Operations {
   virtual std::uint64_t placed_bytes(const Weight& weight) const = 0;
   virtual std::uint64_t reserved_bytes(const Limits& limits) const = 0;
   virtual std::uint64_t available_bytes() const = 0;
-  // Which kernel multiplies one token by a placed weight, or looks up its rows.
-  virtual std::string kernel_name(const Weight& weight) const = 0;
+  // Whether replay() would run these calls, of one token between embed() and sample(), as one
+  // kernel. They are only taken down: nothing runs, and none of their pointers is followed.
+  virtual bool fuses(const std::function<void()>& /*calls*/) { return false; }
+  // Which kernel multiplies one token by a placed weight, or looks up its rows; `fused`: in a step
+  // of which fuses() says so.
+  virtual std::string kernel_name(const Weight& weight, bool fused) const = 0;
 
   // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the
   // caller.

@@ -21,9 +21,6 @@ enum class MatmulStatus {
   unsupported_device,  // compute capability below 8.0
 };
 
-// exact: 16-bit fixed or floating-point activations. fast: may use fewer bits.
-enum class MatmulPrecision { exact, fast };
-
 enum class MatmulEpilogue {
   store,    // out = product + bias
   add,      // out += product + bias
@@ -72,7 +69,6 @@ struct MatmulArguments {
   // gate_up leaves its result as a prepared x in out of weight 0, once finish_prepared() has run.
   // Where matmul_prepares_out() says so.
   bool prepares_out = false;
-  MatmulPrecision precision = MatmulPrecision::exact;
   void* workspace = nullptr;  // 256-byte aligned, zeroed once after its allocation
   std::size_t workspace_bytes = 0;
   bool invariant = false;  // a token's result has the same bits whatever the other tokens are and

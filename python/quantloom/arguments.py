@@ -38,9 +38,9 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
         ) from None
     if not low <= number <= high:
         shown = str(number) if number.bit_length() < 256 else f"of {number.bit_length()} bits"
-        raise InvalidArgument(
-            f"{name} is {shown}, outside {low} to {high}", subject=name, limit=high
-        )
+        below = number < low and high == int(_INT64.max)
+        outside = f"below {low}" if below else f"outside {low} to {high}"
+        raise InvalidArgument(f"{name} is {shown}, {outside}", subject=name, limit=high)
     return number
 
 

@@ -93,6 +93,9 @@ def load(
     batch_invariant = arguments.flag("batch_invariant", batch_invariant)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
         arguments.text(name, value)
+    if progress is not None and not callable(progress):
+        kind = type(progress).__name__
+        raise InvalidArgument(f"progress must be callable, not {kind}", subject="progress")
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
     core: Any = None
@@ -119,14 +122,17 @@ def load(
         file.close()
         raise
     if reason and verbose and sys.stderr is not None:  # print would take None for stdout
-        print(f"quantloom: {file.path.name} {_where(model, chosen, reason)}", file=sys.stderr)
+        where = _where(model, chosen, reason, gpu_layers)
+        print(f"quantloom: {file.path.name} {where}", file=sys.stderr)
     return model
 
 
-def _where(model: Model, chosen: str, reason: str) -> str:
+def _where(model: Model, chosen: str, reason: str, most_layers: int | None) -> str:
     if model.gpu_layers in (0, model.block_count):
         if model.device == chosen:
             return f"on {chosen} ({reason})"
+        if most_layers == 0:
+            return f"on {model.device} (gpu_layers is 0)"
         return f"on {model.device} (no layer fits the free memory of {chosen})"
     layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
     return f"with {layers}, the rest on the CPU"

@@ -232,6 +232,8 @@ def test_perplexity_checks_its_numbers(name: str, value: Any) -> None:
         (["generate", "x", "--device", "tpu"], ["InvalidArgument", "tpu"]),
         (["generate", "x", "--device", "cuda:99"], ["DeviceError"]),
         (["generate", "x", "-n", "-3"], ["InvalidArgument", "max_new_tokens"]),
+        (["generate", "x", "--gpu-layers", "-1"], ["InvalidArgument", "gpu_layers is -1, below 0"]),
+        (["bench", "--device", "cpu", "--gpu-layers", "1"], ["the device is 'cpu'"]),
         (["generate", "x", "--temperature", "-1"], ["InvalidArgument", "temperature"]),
         (["generate", "x", "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),
         (["perplexity", __file__, "--pre", "klingon"], ["InvalidArgument", "pre is 'klingon'"]),

@@ -48,6 +48,13 @@ def test_an_unknown_device_is_told_all_that_load_takes(device: str, tmp_path: Pa
     assert caught.value.subject == "device"
 
 
+def test_progress_must_be_callable(tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with pytest.raises(InvalidArgument, match="progress must be callable, not int") as caught:
+        quantloom.load(path, progress=3)  # type: ignore[arg-type]
+    assert caught.value.subject == "progress"
+
+
 def test_one_token_is_one_token(tmp_path: Path) -> None:
     path = Synthetic().write(tmp_path)
     with quantloom.load(path, device="cpu", context_length=1) as model:

@@ -57,7 +57,7 @@ endif()
 
 if(QUANTLOOM_CUDA_ARCHS)
   set(QUANTLOOM_CUDA_ARCHITECTURES ${QUANTLOOM_CUDA_ARCHS})
-elseif(cuda_gpu)
+elseif(cuda_gpu AND cuda_choice STREQUAL "AUTO")
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE cuda_capabilities OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
                   RESULT_VARIABLE cuda_query)

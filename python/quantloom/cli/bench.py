@@ -12,6 +12,7 @@ import typer
 from quantloom.cli.options import (
     CacheType,
     Device,
+    GpuLayers,
     Json,
     ModelPath,
     Pre,
@@ -36,6 +37,7 @@ def bench(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 128,
     repeat: Annotated[int, typer.Option(help="Runs; the median counts.")] = 5,
     device: Device = "auto",
+    gpu_layers: GpuLayers = None,
     precision: Precision = "exact",
     cache_type: CacheType = "f16",
     threads: Threads = None,
@@ -60,6 +62,7 @@ def bench(
     with load_model(
         file or model,
         device=device,
+        gpu_layers=gpu_layers,
         precision=precision,
         context_length=None,
         cache_type=cache_type,

@@ -14,6 +14,7 @@ from quantloom.cli.options import (
     CacheType,
     ContextLength,
     Device,
+    GpuLayers,
     Json,
     MaxNewTokens,
     MinP,
@@ -72,6 +73,7 @@ def chat(
     repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     device: Device = "auto",
+    gpu_layers: GpuLayers = None,
     precision: Precision = "exact",
     context_length: ContextLength = None,
     cache_type: CacheType = "f16",
@@ -96,6 +98,7 @@ def chat(
     with load_model(
         model,
         device=device,
+        gpu_layers=gpu_layers,
         precision=precision,
         context_length=context_length,
         cache_type=cache_type,

@@ -12,6 +12,7 @@ from quantloom.cli.options import (
     CacheType,
     ContextLength,
     Device,
+    GpuLayers,
     Json,
     MaxNewTokens,
     MinP,
@@ -46,6 +47,7 @@ def generate(
         bool, typer.Option(help="Put the prompt in the model's chat template as a question.")
     ] = False,
     device: Device = "auto",
+    gpu_layers: GpuLayers = None,
     precision: Precision = "exact",
     context_length: ContextLength = None,
     cache_type: CacheType = "f16",
@@ -58,6 +60,7 @@ def generate(
     with load_model(
         model,
         device=device,
+        gpu_layers=gpu_layers,
         precision=precision,
         context_length=context_length,
         cache_type=cache_type,

@@ -35,6 +35,10 @@ ModelPath = Annotated[
     typer.Option("--model", "-m", parser=named, help="GGUF file; default: the bundled model."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+GpuLayers = Annotated[
+    int | None,
+    typer.Option(help="Layers on the GPU, the CPU has the rest; default: all (auto: that fit)."),
+]
 Precision = Annotated[str, typer.Option(help="exact or fast (8-bit activations).")]
 ContextLength = Annotated[
     int | None, typer.Option(help="Tokens the cache holds; default: the model's own, capped.")
@@ -110,6 +114,7 @@ def load_model(
     path: Path | None,
     *,
     device: str,
+    gpu_layers: int | None,
     precision: str,
     context_length: int | None = None,
     cache_type: str = "f16",
@@ -125,6 +130,7 @@ def load_model(
         return quantloom.load(
             path,
             device=device,
+            gpu_layers=gpu_layers,
             precision=precision,
             context_length=context_length,
             cache_type=cache_type,

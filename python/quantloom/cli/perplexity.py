@@ -10,6 +10,7 @@ import typer
 
 from quantloom.cli.options import (
     Device,
+    GpuLayers,
     Json,
     ModelPath,
     Pre,
@@ -29,6 +30,7 @@ def perplexity(
     context: Annotated[int, typer.Option(help="Tokens per window.")] = 512,
     windows: Annotated[int | None, typer.Option(help="Read at most so many windows.")] = None,
     device: Device = "auto",
+    gpu_layers: GpuLayers = None,
     precision: Precision = "exact",
     threads: Threads = None,
     pre: Pre = None,
@@ -44,7 +46,13 @@ def perplexity(
     except UnicodeDecodeError as error:
         raise FileError(f"cannot read {text}: {error}", subject=str(text)) from error
     with load_model(
-        model, device=device, precision=precision, threads=threads, pre=pre, quiet=json
+        model,
+        device=device,
+        gpu_layers=gpu_layers,
+        precision=precision,
+        threads=threads,
+        pre=pre,
+        quiet=json,
     ) as loaded:
         with progress_bar("perplexity", quiet=json) as update:
             result = measure(loaded, content, context=context, max_windows=windows, progress=update)

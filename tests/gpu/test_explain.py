@@ -1,0 +1,111 @@
+"""What explain() and "auto" say of a GPU is so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quantloom
+from quantloom import _quantloom, cuda
+from synthetic_model import Synthetic
+
+LAYERS = 4
+
+
+def launches_of_a_step(model: quantloom.Model) -> int:
+    """Of a second token beyond those of the first, whose kernels run one by one."""
+    made = []
+    for tokens in (1, 2):
+        with model.session() as session:
+            before = _quantloom.cuda_counters()["launches"]
+            session.generate([1, 2, 3], max_new_tokens=tokens, ignore_eos=True)
+            made.append(_quantloom.cuda_counters()["launches"] - before)
+    return int(made[1] - made[0])
+
+
+def recipe(**changes: Any) -> Synthetic:
+    return Synthetic(
+        **{
+            "layers": LAYERS,
+            "embedding": 256,
+            "heads": 4,
+            "head_size": 64,
+            "feed_forward": 512,
+            "format": "Q4_K",
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "is_one_kernel"),
+    [
+        ({}, {}, True),
+        ({"tied": True}, {"cache_type": "q8_0"}, True),
+        ({}, {"cache_type": "f32"}, False),
+        ({}, {"batch_invariant": True}, True),
+        ({}, {"gpu_layers": LAYERS - 1}, True),
+        ({"heads": 1, "kv_heads": 1, "head_size": 256}, {}, False),
+        ({"formats": {"blk.2.attn_v.weight": "F16"}}, {}, False),
+        ({"architecture": "qwen2", "biases": ("attn_q", "attn_k", "attn_v")}, {}, True),
+    ],
+)
+def test_the_kernel_of_a_decode_step(
+    changes: dict[str, Any], options: dict[str, Any], is_one_kernel: bool, tmp_path: Path
+) -> None:
+    is_one_kernel = is_one_kernel and cuda.devices()[0].capability[0] == 9
+    path = recipe(**changes).write(tmp_path)
+    with quantloom.load(path, device="cuda", **options) as model:
+        kernels = {
+            tensor.name: tensor.kernel
+            for tensor in model.explain().tensors
+            if tensor.device != "cpu" and tensor.kernel not in ("", "embed")
+        }
+        launches = launches_of_a_step(model)
+    layers = {name.split(".")[1] for name in kernels if name.startswith("blk.")}
+    assert len(layers) == options.get("gpu_layers", LAYERS)
+    if is_one_kernel:
+        assert set(kernels.values()) == {"decode program"}
+        assert launches < 2 * LAYERS
+    else:
+        assert "decode program" not in kernels.values()
+        assert launches >= 5 * LAYERS
+
+
+def test_auto_says_why_it_took_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe().write(tmp_path)
+    with quantloom.load(path, device="auto", gpu_layers=0) as model:
+        assert model.device == "cpu"
+    assert capsys.readouterr().err.endswith("on cpu (gpu_layers is 0)\n")
+
+
+FAILING = """
+import sys
+import quantloom
+from quantloom import _quantloom
+
+_quantloom.arm_fault("cuda_call", int(sys.argv[2]))
+with quantloom.load(sys.argv[1], device="auto") as model:
+    _quantloom.arm_fault("cuda_call", 0)
+    print(model.device)
+"""
+
+
+# As where another process has all of the GPU's memory: behind the question of what it is, the
+# context cannot be made, or a kernel not be asked for.
+@pytest.mark.parametrize("call", [2, 3])
+def test_auto_takes_the_cpu_where_the_gpu_cannot_be_used(call: int, tmp_path: Path) -> None:
+    path = recipe().write(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(path), str(call)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "cpu\n"
+    assert done.stderr.count("\n") == 1
+    assert "on cpu (" in done.stderr and "no GPU: " in done.stderr

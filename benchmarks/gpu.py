@@ -260,8 +260,7 @@ class Programs:
         return parse_dequantize(self.report("dequantize"))
 
     def upload(self) -> Found:
-        gibibytes = "1" if self.quick else "4"
-        return parse_upload(self.run("upload", str(self.scratch / "upload"), gibibytes))
+        return parse_upload(self.run("upload", str(self.scratch / "upload")))
 
     def operations(self) -> Found:
         return parse_operations(self.run("operations"))

@@ -394,7 +394,9 @@ def main() -> int:
     )
     parser.add_argument("--build", type=Path, required=True, help="where the programs are")
     parser.add_argument("--quick", action="store_true", help="fewer formats, sizes and models")
-    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART")
+    parser.add_argument(
+        "--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--models", nargs="+", type=model.known, metavar="NAME:MIX")
     parser.add_argument("--folder", type=Path, help="where the models' files are written and kept")
     parser.add_argument("--commit", help="what was built; by default what git says")

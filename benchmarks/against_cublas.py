@@ -11,7 +11,6 @@ and a figure is the median over the turns. cuBLAS reads and writes bfloat16, our
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import statistics
@@ -21,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import synthetic
+from origin import origin
 
 import quantloom
-from model import commit
-from quantloom import Tensor, _quantloom, cuda
+from quantloom import Tensor, _quantloom
 from quantloom.ceilings import Cublas
 
 DEVICE = "cuda"
@@ -100,9 +99,7 @@ def main() -> None:
                     )
     if arguments.json:
         report = {
-            "device": cuda.devices()[0].name,
-            "date": datetime.date.today().isoformat(),
-            "commit": arguments.commit or commit(),
+            **origin(DEVICE, arguments.commit),
             "products": rows,
         }
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import synthetic
+from origin import origin
 
 import quantloom
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--model", default="Llama-3.2-1B:Q4_K_M")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     name, mix = arguments.model.split(":")
@@ -89,8 +90,14 @@ def main() -> None:
     off, on = (1e3 * results[mode]["second_turn_seconds"] for mode in (False, True))
     print(f"second turn, ms            {off:12,.2f} {on:12,.2f}   {on / off:8.2f}")
     if arguments.json:
-        report = {"machine": platform.processor(), "model": arguments.model, "results": results}
-        arguments.json.write_text(json.dumps(report | vars(arguments), indent=2, default=str))
+        report = {
+            **origin(arguments.device, arguments.commit),
+            "model": arguments.model,
+            "repeat": arguments.repeat,
+            "threads": arguments.threads,
+            "results": {"off": results[False], "on": results[True]},
+        }
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,26 +6,26 @@
 
 Each figure stands beside its limit, measured in the same run: for decode the bytes that a token
 reads (weights, and the cache where it is long) over the read bandwidth, for prefill the rate of
-bfloat16 cuBLAS on the model's own shapes, attention's operations counted.
+bfloat16 cuBLAS on the model's own shapes, attention's operations counted. A load is with the check
+of the weights, load()'s default, from a file that the system holds in memory; the table's "memory"
+is what the GPU holds over the bytes of the weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import synthetic
+from origin import device_name, origin
 
 import quantloom
 from quantloom import cuda
@@ -48,6 +48,7 @@ MODELS = [
     "Qwen3-0.6B:Q8_0",
 ]
 PROMPTS = (512, 2048, 8192)
+LONG = 32768
 NEW_TOKENS = 128
 NEW_TOKENS_LONG = 64
 
@@ -179,14 +180,6 @@ def measure(path: Path, arguments: argparse.Namespace, bandwidth: float) -> dict
     return result
 
 
-def commit() -> str:
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
 def shown(entry: dict[str, Any] | None) -> str:
     """Rate and share."""
     if entry is None:
@@ -195,72 +188,92 @@ def shown(entry: dict[str, Any] | None) -> str:
     return f"{entry['rate']:,.0f}{share}"
 
 
-def main() -> None:
+def options_of(words: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says, or `words` in its place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", type=known, default=MODELS, help="NAME:MIX")
     parser.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where the files are written and kept")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--long", type=int, default=32768, help="also decode after so many tokens")
+    parser.add_argument("--long", type=int, default=LONG, help="also decode after so many tokens")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help=f"how many of {PROMPTS}")
     parser.add_argument("--quick", action="store_true", help="prompts of 512 tokens only")
     parser.add_argument("--no-products", action="store_true", help="no limits of prefill")
     parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path, help="models measured before are kept")
-    arguments = parser.parse_args()
-    on_gpu = arguments.device != "cpu"
-    bandwidth = read_bandwidth("cuda:0" if on_gpu else "cpu")
-    print(f"reading memory: {bandwidth / 1e9:,.0f} GB/s; rates in tokens/s with shares of limits")
-    long = f"decode {arguments.long}"
+    return parser.parse_args(words)
+
+
+def file_of(entry: str, folder: Path, long: int = LONG) -> Path:
+    """The file of an entry of --models, written where it is not there yet."""
+    name, mix = entry.split(":")
+    path = folder / f"{name}-{mix}.gguf"
+    if not path.exists():
+        synthetic.write(path, name, mix, context=max(16384, long + 1024))
+    return path
+
+
+def print_head(long: int) -> None:
     head = (
         "model",
         "load s",
         "memory",
         "decode 512",
         *map(str, PROMPTS),
-        long,
+        f"decode {long}",
         "Q8_0 cache",
         "first ms",
         "p99/p50",
     )
     print(("{:22}" + "{:>8}" * 2 + "{:>14}" * 6 + "{:>10}" * 2).format(*head))
-    kept: dict[str, Any] = {}
-    if arguments.json and arguments.json.exists():
-        kept = json.loads(arguments.json.read_text()).get("models", {})
+
+
+def print_row(entry: str, row: dict[str, Any], long: int) -> None:
+    memory = f"{row['weights_of_file']:.3f}" if row["weights_of_file"] is not None else ""
+    rates = [shown(row["decode_512"]), *(shown(row["prefill"].get(str(n))) for n in PROMPTS)]
+    rates += [shown(row.get(f"decode_{long}{cache}")) for cache in ("", "_q8_0")]
+    first = 1000 * row["decode_512"]["time_to_first_token"]
+    uneven = row["decode_512"]["gap_p99"] / row["decode_512"]["gap_p50"]
+    print(
+        f"{entry:22}{row['load_seconds_with_check']:8.2f}{memory:>8}"
+        + "".join(f"{rate:>14}" for rate in rates)
+        + f"{first:10.1f}{uneven:10.2f}",
+        flush=True,
+    )
+
+
+def measure_all(
+    arguments: argparse.Namespace, bandwidth: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each entry of --models and its figures, which are printed too."""
+    found = origin(arguments.device, arguments.commit)
+    print_head(arguments.long)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for entry in arguments.models:
-            name, mix = entry.split(":")
-            path = folder / f"{name}-{mix}.gguf"
-            if not path.exists():
-                synthetic.write(path, name, mix, context=max(16384, arguments.long + 1024))
+            path = file_of(entry, folder, arguments.long)
             row = measure(path, arguments, bandwidth)
-            row |= {"commit": arguments.commit or commit(), "read_bandwidth": bandwidth}
-            row["date"] = datetime.date.today().isoformat()
-            memory = f"{row['weights_of_file']:.3f}" if on_gpu else ""
-            rates = [
-                shown(row["decode_512"]),
-                *(shown(row["prefill"].get(str(n))) for n in PROMPTS),
-            ]
-            rates += [shown(row.get(f"decode_{arguments.long}{cache}")) for cache in ("", "_q8_0")]
-            first = 1000 * row["decode_512"]["time_to_first_token"]
-            uneven = row["decode_512"]["gap_p99"] / row["decode_512"]["gap_p50"]
-            print(
-                f"{entry:22}{row['load_seconds']:8.2f}{memory:>8}"
-                + "".join(f"{rate:>14}" for rate in rates)
-                + f"{first:10.1f}{uneven:10.2f}",
-                flush=True,
-            )
-            kept[entry] = row
+            row |= {name: found[name] for name in ("commit", "date")}
+            row["read_bandwidth"] = bandwidth
+            print_row(entry, row, arguments.long)
             if not arguments.folder:
                 path.unlink()
-            if arguments.json:
-                result = {
-                    "device": cuda.devices()[0].name if on_gpu else platform.processor(),
-                    "models": kept,
-                }
-                arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+            yield entry, row
+
+
+def main() -> None:
+    arguments = options_of()
+    bandwidth = read_bandwidth(arguments.device)
+    print(f"reading memory: {bandwidth / 1e9:,.0f} GB/s; rates in tokens/s with shares of limits")
+    kept: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        kept = json.loads(arguments.json.read_text()).get("models", {})
+    for entry, row in measure_all(arguments, bandwidth):
+        kept[entry] = row
+        if arguments.json:
+            result = {"device": device_name(arguments.device), "models": kept}
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

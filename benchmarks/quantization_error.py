@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from origin import origin
 
 import quantloom
 from quantloom.formats import FORMATS
@@ -85,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("--library", type=Path, help="llama.cpp's libggml-base.so")
     parser.add_argument("--model", type=Path, help="GGUF file with real matrices")
+    parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     baseline = Baseline(options.library) if options.library else None
@@ -117,7 +119,8 @@ def main() -> None:
         print(line + f"{row['ns_per_weight']:8.0f}", flush=True)
         rows.append(row)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        report = {**origin("cpu", options.commit), "formats": rows}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from origin import origin
+
 import quantloom
 
 QUESTIONS = 40  # different greedy requests, each asked again and again
@@ -212,6 +214,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=float, default=0.2, help="share of the time, up to 60 s")
     parser.add_argument("--growth", type=float, default=16, help="MiB that memory may grow by")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--output", type=Path, help="where the report goes too")
     arguments = parser.parse_args()
 
@@ -246,8 +249,8 @@ def main() -> int:
 
     held = {name: report_of(i) for i, name in enumerate(("resident", "device", "allocated"))}
     report = {
+        **origin(model.device, arguments.commit),
         "model": model.path.name,
-        "device": model.device,
         "seconds": round(time.monotonic() - start, 1),
         "requests": dict(sorted(soak.counts.items())),
         "requests_in_all": sum(soak.counts.values()),

@@ -10,7 +10,6 @@ repetition nothing is drafted. On the CPU, where speculation runs.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import synthetic
+from origin import origin
 
 import quantloom
 
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, help="NAME:MIX")
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = {}
@@ -82,11 +83,7 @@ def main() -> None:
             rows[entry] = measure(path, arguments.new_tokens, arguments.repeat)
             path.unlink()
     if arguments.json:
-        result = {
-            "date": datetime.date.today().isoformat(),
-            "device": "CPU",
-            "models": rows,
-        }
+        result = {**origin("cpu", arguments.commit), "models": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

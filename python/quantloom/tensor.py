@@ -30,7 +30,8 @@ class Tensor(Unshared):
     `Tensor.from_blocks`.
 
     A tensor on a GPU is handed on without a copy through `__dlpack__` and
-    `__cuda_array_interface__`; both keep the order of work between the two sides' streams.
+    `__cuda_array_interface__`. Both order the hand-over: whoever takes it waits for the work that
+    the other side has under way. What either does with it later, the other does not wait for.
 
     A quantized matrix on a GPU lies in its blocks as in the file, or packed: the same bits in the
     planes that the matrix product reads (`pack`, `is_packed`). Never in both: `quantloom.matmul`

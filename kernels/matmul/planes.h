@@ -33,12 +33,6 @@
 #include "matmul/geometry.h"
 #include "matmul/store_quants.h"
 
-// The tensor-core steps, warp reductions and asynchronous copies of this room need compute
-// capability 8.0. For older chips the kernels compile to nothing and the dispatcher refuses.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-#define QL_TENSOR_STEPS 1
-#endif
-
 namespace quantloom::kernels {
 
 // Bytes of the block that are kept as they stand, in `parts` of equal size: an array

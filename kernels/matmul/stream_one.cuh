@@ -35,7 +35,6 @@ template <class P>
 __global__ void __launch_bounds__(32 * one_warps, 1)
     stream_one_kernel(const __grid_constant__ StripList list, const float* x,
                       const __grid_constant__ OneLayout layout) {
-#if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
   TableLoad<P> codebook;
@@ -181,7 +180,6 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     }
     if (batch_end < last) __syncthreads();
   }
-#endif
 }
 
 inline OneLayout one_layout(int columns, int warps, int slot_bytes, int scale_group,

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
                  reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
                  layout.stages, slot_bytes);
   const int slots = (pieces + slot_pieces<P> - 1) / slot_pieces<P>;
-  SlotWalk fetch(list, slots, slot_bytes, row_bytes * strip_rows, 0, first, last, warp, warps);
+  SlotWalk fetch(list, slots, slot_bytes, row_bytes * strip_rows, first, last, warp, warps);
   SlotWalk use = fetch;
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int tail_groups = groups - (pieces - 1) * piece_groups;

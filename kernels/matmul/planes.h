@@ -116,6 +116,7 @@ struct PieceLayout {
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
   static constexpr int row8_position = 0;     // of their bytes' lowest bit
   static constexpr bool has_integer_scales = false;
+  static constexpr bool has_k_scales = false;  // those of formats/k_scales.h, in a row's span 0
   static constexpr int addends = 1;
   static constexpr bool subtracts = false;
   static constexpr int centre = 0;       // of the range of unsigned bytes (halves.cuh)

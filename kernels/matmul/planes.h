@@ -14,7 +14,9 @@
 // widened to 16 bits, of two m16n8k16 steps.
 //
 // Format traits P (Planes<F>) give
-//     quants(piece, n, group, lane, a)  the four registers
+//     quants(piece, n, group, lane, a, table)  the four registers; table: the codebook in shared
+//     memory, of table_bytes
+//     table_word(row, column)   where table_bytes is not 0: what load_table() puts there
 //     quant_addends(piece, n, group, lane, a)   where addends is 2: twice four, whose bytes sum to
 //     those of quants(), or where `subtracts` have them as differences
 //     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t

@@ -1,6 +1,6 @@
-// F32, F16 and BF16 weights as they stand, many tokens: tiles on the tensor cores. Weights and x are
-// each the sum of two bfloat16, 16 bits or more, and what the two lower parts would give is left
-// out (2^-18 of a product); the upper part alone is all of a BF16 weight.
+// F32, F16 and BF16 weights as they stand, many tokens: tiles on the tensor cores. Weights and x
+// are each the sum of two bfloat16, 16 bits or more, and what the two lower parts would give is
+// left out (2^-18 of a product); the upper part alone is all of a BF16 weight.
 #pragma once
 
 #include <cuda_bf16.h>

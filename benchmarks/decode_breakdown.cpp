@@ -1,9 +1,9 @@
 // Where the microseconds of one decoded token go, for a model file on a GPU:
 //
-//   benchmark_decode_breakdown MODEL.gguf [CONTEXT] [READ_GBPS]
+//   benchmark_decode_breakdown MODEL.gguf [CONTEXT]
 //
-// Times of the whole step by the host's clock over many steps; inside the decode kernel by the
-// GPU's own clock, per operation and block.
+// The limit is the rate of reading memory, measured here. Times of the whole step by the host's
+// clock over many steps; inside the decode kernel by the GPU's own clock, per operation and block.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "cuda/operations.h"
+#include "device/read_once.h"
+#include "device/tensor.h"
 #include "generate/pipeline.h"
 #include "model/model.h"
 
@@ -24,12 +26,33 @@ using Clock = std::chrono::steady_clock;
 struct Line {
   int count = 0;
   double span = 0;       // from the end of the operation before to its own, the latest block's
-  double streaming = 0;  // its weights at the full bandwidth
-  double inputs = 0;     // mean over blocks: barrier, reading and converting x
+  double streaming = 0;  // its weights at the measured rate of reading
+  double inputs = 0;     // mean over blocks: the wait for x, reading and converting it
   double sums = 0;       // mean: the weights that were not there yet, and the arithmetic
   double slowest = 0;    // what the slowest block's sums take beyond the mean
   double outputs = 0;    // mean: adding the warps' sums, storing
 };
+
+// Bytes per nanosecond at which a kernel that does nothing else reads memory.
+double read_rate(const device::Device& gpu) {
+  constexpr std::int64_t bytes = std::int64_t{2} << 30;  // far beyond the level-2 cache
+  constexpr int reads = 10;
+  double best = 0;
+  {
+    const auto memory = device::Tensor::empty(device::DType::u8, {bytes}, gpu);
+    const auto sum = device::Tensor::empty(device::DType::u32, {1}, gpu);
+    for (int turn = 0; turn < 4; ++turn) {
+      device::synchronize(gpu);
+      const auto start = Clock::now();
+      for (int i = 0; i < reads; ++i) device::read_once(memory, sum);
+      device::synchronize(gpu);
+      const double ns = std::chrono::duration<double, std::nano>(Clock::now() - start).count();
+      if (turn > 0) best = std::max(best, static_cast<double>(reads * bytes) / ns);
+    }
+  }
+  device::trim_memory(gpu);
+  return best;
+}
 
 void print_profile(const cuda::StepProfile& profile, double bytes_per_ns) {
   std::vector<std::string> order;
@@ -82,17 +105,17 @@ void print_profile(const cuda::StepProfile& profile, double bytes_per_ns) {
 
 int main(int count, char** values) {
   if (count < 2) {
-    std::fprintf(stderr, "benchmark_decode_breakdown MODEL.gguf [CONTEXT] [READ_GBPS]\n");
+    std::fprintf(stderr, "benchmark_decode_breakdown MODEL.gguf [CONTEXT]\n");
     return 2;
   }
   const std::int64_t context = count > 2 ? std::atoll(values[2]) : 512;
-  const double gigabytes = count > 3 ? std::atof(values[3]) : 4545;
   constexpr int steps = 200;
   try {
     model::LoadOptions options;
     options.device = device::parse_device("cuda");
     options.context_length = context + steps + 8;
     options.check_weights = false;
+    const double bytes_per_ns = read_rate(options.device);
     const auto model =
         model::Model::load(loader::ModelFile::open(values[1]), options, ops::Progress());
     generate::Pipeline pipeline(*model, context + steps + 8, 512);
@@ -165,7 +188,8 @@ int main(int count, char** values) {
       std::printf("not in one kernel: %s\n", profile.obstacle.c_str());
       return 0;
     }
-    print_profile(profile, gigabytes);
+    std::printf("limit: memory is read at %.0f GB/s\n", bytes_per_ns);
+    print_profile(profile, bytes_per_ns);
     std::printf("\nus a step by stages of later products' weights on their way:");
     for (const int stages : {1, 2, 3, 4, 16}) {
       cuda::set_decode_stages_ahead(operations, stages);

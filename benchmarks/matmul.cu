@@ -102,7 +102,7 @@ void time_format(std::int64_t rows, std::int64_t columns, const std::vector<int>
   const auto planes = [&](int copy, int part) {
     return pool + static_cast<std::size_t>(copy * parts + part) * bytes;
   };
-  // One strip's worth of valid blocks, repacked over and over.
+  // Up to 16 strips of valid blocks, repacked over and over.
   const std::int64_t some = std::min<std::int64_t>(rows, 256);
   const Matrix m = random_matrix<F>(some, columns, 5);
   std::uint8_t* blocks = to_device(m.blocks);
@@ -165,13 +165,8 @@ int main(int argc, char** argv) {
     return only.empty() || ("," + only + ",").find("," + std::string(format) + ",") != only.npos;
   };
   std::ptrdiff_t wanted = 0;
-#ifdef QL_SOME_FORMATS
-#define QL_FORMATS QL_SOME_FORMATS
-#else
-#define QL_FORMATS QL_QUANTIZED_FORMATS
-#endif
 #define QL_COUNT(F) wanted += is_wanted(formats::F::name) ? 1 : 0;
-  QL_FORMATS(QL_COUNT)
+  QL_QUANTIZED_FORMATS(QL_COUNT)
 #undef QL_COUNT
   if (!only.empty() && wanted != 1 + std::count(only.begin(), only.end(), ',')) {
     std::fprintf(stderr, "unknown format in '%s'; names stand with commas between\n", only.c_str());
@@ -186,7 +181,7 @@ int main(int argc, char** argv) {
   if (tokens.empty()) tokens = {1, 8, 16};
 #define QL_RUN(F) \
   if (is_wanted(formats::F::name)) run_format<formats::F>(tokens, tokens[0] > 0);
-  QL_FORMATS(QL_RUN)
+  QL_QUANTIZED_FORMATS(QL_RUN)
 #undef QL_RUN
   if (argc > 1 && std::strcmp(argv[1], "-") != 0) {
     std::FILE* file = std::fopen(argv[1], "w");

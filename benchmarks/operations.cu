@@ -82,7 +82,8 @@ Value* upload(const Value& value) {
 }
 
 // call(i) launches; i counts the launches of one graph, so that they may take different memory.
-void report(const char* name, double bytes, double flops, int launches,
+// What is run at small shapes alone has 0 bytes and 1 launch.
+void report(const char* name, double bytes, int launches,
             const std::function<void(int, cudaStream_t)>& call) {
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -113,10 +114,7 @@ void report(const char* name, double bytes, double flops, int launches,
     if (run > 0 && milliseconds < best) best = milliseconds;
   }
   const double us = best * 1e3 / launches;
-  std::printf("%-44s %9.2f us", name, us);
-  if (bytes > 0) std::printf(" %7.0f GB/s", bytes / us * 1e-3);
-  if (flops > 0) std::printf(" %7.1f TFLOP/s", flops / us * 1e-6);
-  std::printf("\n");
+  std::printf("%-44s %9.2f us %7.0f GB/s\n", name, us, bytes / us * 1e-3);
   check(cudaGraphExecDestroy(executable));
   check(cudaGraphDestroy(graph));
   check(cudaStreamDestroy(stream));
@@ -152,7 +150,7 @@ void free_cache(const std::vector<Layer>& cache) {
   }
 }
 
-void time_attention(kernels::CacheType type, const char* type_name, int tokens, int past) {
+void run_attention(kernels::CacheType type, const char* type_name, int tokens, int past) {
   const std::int64_t end = past + tokens;
   const std::vector<Layer> cache = make_cache(type, end);
   float* q = normal(std::int64_t{tokens} * heads * size, 3);
@@ -161,26 +159,22 @@ void time_attention(kernels::CacheType type, const char* type_name, int tokens, 
   void* workspace = device_bytes(bytes);
   check(cudaMemset(workspace, 0, static_cast<std::size_t>(bytes)));
   const std::int32_t* first = upload(std::int32_t{past});
-  const double element = type == kernels::CacheType::f16 ? 2 : 1 + 2.0 / 32;
   char name[80];
   std::snprintf(name, sizeof name, "attention %s, %d tokens after %d", type_name, tokens, past);
-  const double pairs = tokens * (past + (tokens + 1) / 2.0);
-  report(name, tokens <= 8 ? 2.0 * end * kv_heads * size * element : 0,
-         tokens > 8 ? 4.0 * pairs * heads * size : 0, tokens <= 8 ? 4 * layers : layers,
-         [&](int i, cudaStream_t stream) {
-           check(kernels::attention({.q = q,
-                                     .out = out,
-                                     .tokens = tokens,
-                                     .heads = heads,
-                                     .scale = 0.088f,
-                                     .soft_cap = 0,
-                                     .window = 0,
-                                     .first = first,
-                                     .bound = end,
-                                     .cache = cache[i % layers].cache,
-                                     .workspace = workspace},
-                                    stream));
-         });
+  report(name, 0, 1, [&](int, cudaStream_t stream) {
+    check(kernels::attention({.q = q,
+                              .out = out,
+                              .tokens = tokens,
+                              .heads = heads,
+                              .scale = 0.088f,
+                              .soft_cap = 0,
+                              .window = 0,
+                              .first = first,
+                              .bound = end,
+                              .cache = cache.front().cache,
+                              .workspace = workspace},
+                             stream));
+  });
   free_cache(cache);
 }
 
@@ -190,7 +184,7 @@ void time_norm(int rows) {
   float* out = normal(std::int64_t{rows} * width, 3);
   char name[80];
   std::snprintf(name, sizeof name, "rms_norm, %d rows of %d", rows, width);
-  report(name, 8.0 * rows * width, 0, 64, [&](int, cudaStream_t stream) {
+  report(name, 8.0 * rows * width, 64, [&](int, cudaStream_t stream) {
     check(kernels::rms_norm(
         {.x = x, .weight = weight, .epsilon = 1e-5f, .rows = rows, .width = width, .out = out},
         stream));
@@ -205,7 +199,7 @@ void time_rope(int tokens) {
   const std::int32_t* first = upload(std::int32_t{100});
   char name[80];
   std::snprintf(name, sizeof name, "rope_store, %d tokens", tokens);
-  report(name, tokens * size * (8.0 * heads + (12.0 + 4) * kv_heads), 0, 64,
+  report(name, tokens * size * (8.0 * heads + (12.0 + 4) * kv_heads), 64,
          [&](int i, cudaStream_t stream) {
            check(kernels::rope_store({.q = q,
                                       .k = k,
@@ -240,7 +234,7 @@ void time_sample(const char* name, const ops::SamplerParameters& parameters,
   std::int32_t* token = upload(std::int32_t{0});
   ops::Choice* results = nullptr;
   check(cudaMallocHost(&results, 16 * sizeof(ops::Choice)));
-  report(name, 4.0 * vocabulary, 0, 64, [&](int, cudaStream_t stream) {
+  report(name, 4.0 * vocabulary, 64, [&](int, cudaStream_t stream) {
     check(kernels::sample({.logits = logits,
                            .vocabulary = vocabulary,
                            .parameters = on_device,
@@ -269,18 +263,18 @@ void run_others() {
   check(cudaMemset(ids, 0, tokens * 4));
   float* x = normal(tokens * columns, 1);
   float* out = normal(tokens * columns, 2);
-  report("repack", 0, 0, 1, [&](int, cudaStream_t stream) {
+  report("repack", 0, 1, [&](int, cudaStream_t stream) {
     check(cudaMemsetAsync(planes, 0, bytes, stream));  // rows that pad the last strip
     if (kernels::repack(format, blocks, planes, 0, rows, rows, columns, stream) !=
         kernels::MatmulStatus::done) {
       check(cudaErrorInvalidValue);
     }
   });
-  report("embed_planes", 0, 0, 1, [&](int, cudaStream_t stream) {
+  report("embed_planes", 0, 1, [&](int, cudaStream_t stream) {
     check(kernels::embed_planes(format, planes, rows, columns, ids, tokens, 1.0f, out, stream));
   });
   for (const std::int64_t count : {std::int64_t{1}, tokens}) {
-    report("raw_matmul", 0, 0, 1, [&](int, cudaStream_t stream) {
+    report("raw_matmul", 0, 1, [&](int, cudaStream_t stream) {
       check(kernels::raw_matmul({.format = format,
                                  .blocks = blocks,
                                  .rows = rows,
@@ -292,7 +286,7 @@ void run_others() {
                                  .out = out},
                                 stream));
     });
-    report("matmul", 0, 0, 1, [&](int, cudaStream_t stream) {
+    report("matmul", 0, 1, [&](int, cudaStream_t stream) {
       kernels::MatmulArguments a;
       a.format = format;
       a.columns = columns;
@@ -306,7 +300,7 @@ void run_others() {
       if (kernels::matmul(a, stream) != kernels::MatmulStatus::done) check(cudaErrorInvalidValue);
     });
   }
-  report("elementwise", 0, 0, 1, [&](int, cudaStream_t stream) {
+  report("elementwise", 0, 1, [&](int, cudaStream_t stream) {
     check(kernels::add(x, x, tokens * columns, out, stream));
     check(kernels::activate(x, x, tokens * columns, kernels::Activation::silu, out, stream));
     check(kernels::soft_cap(out, tokens * columns, 5.0f, stream));
@@ -319,12 +313,12 @@ int main(int count, char** words) {
   using enum kernels::CacheType;
   small = count > 1 && std::strcmp(words[1], "--small") == 0;
   if (small) {
-    for (const int past : {0, 300, 1000}) time_attention(f16, "f16", 1, past);
-    time_attention(f16, "f16", 5, 131);
-    time_attention(q8_0, "q8_0", 1, 300);
-    time_attention(f16, "f16", 40, 20);
-    time_attention(q8_0, "q8_0", 40, 20);
-    time_attention(f32, "f32", 3, 40);
+    for (const int past : {0, 300, 1000}) run_attention(f16, "f16", 1, past);
+    run_attention(f16, "f16", 5, 131);
+    run_attention(q8_0, "q8_0", 1, 300);
+    run_attention(f16, "f16", 40, 20);
+    run_attention(q8_0, "q8_0", 40, 20);
+    run_attention(f32, "f32", 3, 40);
     time_norm(3);
     time_rope(3);
     time_sample("sample, greedy", {}, -1);

@@ -62,15 +62,14 @@ void fill_block(typename F::Block& block, std::mt19937& random) {
 }
 
 struct Matrix {
-  formats::Format format;
-  std::int64_t rows, columns;
+  std::int64_t columns;
   std::vector<std::uint8_t> blocks;
   std::int64_t row_bytes;
 };
 
 template <class F>
 Matrix random_matrix(std::int64_t rows, std::int64_t columns, unsigned seed) {
-  Matrix m{F::format, rows, columns, {}, columns / F::elements * F::bytes};
+  Matrix m{columns, {}, columns / F::elements * F::bytes};
   m.blocks.resize(static_cast<std::size_t>(rows * m.row_bytes));
   std::mt19937 random(seed);
   for (std::size_t at = 0; at < m.blocks.size(); at += F::bytes) {

@@ -26,7 +26,7 @@ void check(cudaError_t status, const char* call, int index);
 // Errors: device after a fork of a process that had started CUDA, and after a fault on the device.
 void require_alive(int index);
 
-// checked("cudaMemcpyAsync", cudaMemcpyAsync, ...) or CUDA_CALL(cudaMemcpyAsync, ...).
+// checked("cudaMemcpyAsync", cudaMemcpyAsync, ...) or QUANTLOOM_CUDA_CALL(cudaMemcpyAsync, ...).
 template <typename Function, typename... Arguments>
 void checked(const char* name, Function function, Arguments&&... arguments) {
   if (faults::fails(faults::Point::cuda_call)) {

@@ -11,7 +11,7 @@ namespace quantloom::device {
 
 // The stream that a consumer names in `__dlpack__(stream=...)`: 1 the legacy default stream, 2 the
 // per-thread one, above that a handle. Errors: invalid_argument for 0, which the protocol leaves
-// ambiguous, and below -1.
+// ambiguous, and below.
 Stream stream_from_protocol(std::int64_t stream);
 std::int64_t stream_to_protocol(Stream stream);
 

@@ -115,7 +115,7 @@ void copy(void* to, const Device& to_device, const void* from, const Device& fro
           std::size_t bytes, Stream stream);
 void fill_zero(void* to, const Device& device, std::size_t bytes, Stream stream);
 
-// What this process asked of the CUDA runtime, for tests and for `explain`.
+// What this process asked of the CUDA runtime, for tests.
 struct Counters {
   std::uint64_t launches = 0;
   std::uint64_t host_to_device = 0;  // copies

@@ -8,7 +8,6 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "device/device.h"
 #include "device/runtime.h"

@@ -96,7 +96,7 @@ __device__ __forceinline__ void store_new(float4 x, NewRow& copy, void* plane, v
     }
   } else {
     if (lane >= head_size / 4) return;
-    const uint2 halves = {pack(x.x, x.y), pack(x.z, x.w)};
+    const uint2 halves = {pack_halves(x.x, x.y), pack_halves(x.z, x.w)};
     reinterpret_cast<uint2*>(copy.values)[lane] = halves;
     static_cast<uint2*>(plane)[row * (head_size / 4) + lane] = halves;
   }
@@ -167,13 +167,13 @@ __device__ __forceinline__ void prepare_heads(const DecodeAttention& a, Block& b
     if (has_values) x = *own;
   }
   if (is_query && has_values) {
-    constexpr float log2_e = 1.44269504088896341f;
     const float scale = a.attention.soft_cap > 0 ? a.attention.scale : a.attention.scale * log2_e;
     x = {x.x * scale, x.y * scale, x.z * scale, x.w * scale};
     // Rows 8 .. 15 of the operand carry what halves miss of rows 0 .. 7.
     const int2 place = HeldTile<head_size, q8_0>::place_of_key_chunk(lane / 2);
     scratch.fragments[(place.x * 2 + lane % 2) * 32 + warp * 4 + place.y] = {
-        pack(x.x, x.y), pack(rest(x.x), rest(x.y)), pack(x.z, x.w), pack(rest(x.z), rest(x.w))};
+        pack_halves(x.x, x.y), pack_halves(rest(x.x), rest(x.y)), pack_halves(x.z, x.w),
+        pack_halves(rest(x.z), rest(x.w))};
   } else if (!is_query && source != nullptr) {
     const Cache& cache = a.attention.cache;
     store_new<head_size, q8_0>(x, scratch.new_rows[is_value ? 1 : 0],

@@ -29,8 +29,7 @@ struct AttentionParts {
 
 struct AttentionSplit : AttentionGroups {
   int parts, items;
-  int begin, end, part;                 // positions that the token sees, and of one part
-  unsigned head_inverse, rows_inverse;  // 2^32 / head size and / rows, rounded up
+  int begin, end, part;  // positions that the token sees, and of one part
   AttentionSplit() = default;
   __device__ AttentionSplit(const Attention& a, int position)
       : AttentionGroups(a, static_cast<int>(gridDim.x)) {
@@ -43,14 +42,6 @@ struct AttentionSplit : AttentionGroups {
     part = (part + held_positions - 1) / held_positions * held_positions;
     parts = (length + part - 1) / part;
     items = pairs * parts;
-    head_inverse = ~0u / static_cast<unsigned>(a.cache.head_size) + 1;
-    rows_inverse = ~0u / static_cast<unsigned>(rows) + 1;
-  }
-  __device__ int head_of(int column) const {
-    return static_cast<int>(__umulhi(static_cast<unsigned>(column), head_inverse));
-  }
-  __device__ int kv_head_of(int head) const {
-    return rows == 1 ? head : static_cast<int>(__umulhi(static_cast<unsigned>(head), rows_inverse));
   }
 };
 

@@ -203,13 +203,6 @@ __device__ inline void mma_8(float c[4], std::uint32_t a0, std::uint32_t a1, std
       : "r"(a0), "r"(a1), "r"(b));
 }
 
-// 2^x, zero where that is no normal number: exp2f would scale such results up and down again.
-__device__ inline float power_of_two(float x) {
-  float out;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
-  return out;
-}
-
 // As AttentionTile in its split mode, for eight rows and eight positions, with registers for 17
 // warps: the queries stay in shared memory, and a weight and what halves miss of it are multiplied
 // one after the other.
@@ -242,7 +235,7 @@ struct TileSums {
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
     const float origin = top == -INFINITY ? 0.0f : top;
     if (__any_sync(0xffffffffu, top != peak)) {
-      const float shrink = power_of_two(peak - origin);
+      const float shrink = exp2_fast(peak - origin);
       mass *= shrink;
       const float even = __shfl_sync(0xffffffffu, shrink, threadIdx.x % 4 * 8),
                   odd = __shfl_sync(0xffffffffu, shrink, threadIdx.x % 4 * 8 + 4);
@@ -258,7 +251,7 @@ struct TileSums {
     peak = top;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      weight[i] = power_of_two(weight[i] - origin);
+      weight[i] = exp2_fast(weight[i] - origin);
       mass += weight[i];
     }
     add_values(tile, weight);
@@ -308,8 +301,8 @@ struct TileSums {
 
   // Dimensions are the operand's rows and query rows its columns, whose sums are all wanted.
   __device__ void add_values(const Tile& tile, const float (&weight)[2]) {
-    const std::uint32_t high = pack(weight[0], weight[1]),
-                        low = pack(rest(weight[0]), rest(weight[1]));
+    const std::uint32_t high = pack_halves(weight[0], weight[1]),
+                        low = pack_halves(rest(weight[0]), rest(weight[1]));
 #pragma unroll
     for (int m = 0; m < value_groups; ++m) {
       std::uint32_t pairs[8];

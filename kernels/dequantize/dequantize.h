@@ -13,9 +13,9 @@ namespace quantloom::kernels {
 
 // out[0 .. elements - 1] as `out_format` (f32, f16, bf16) from the blocks of `format`, in their
 // file layout. `elements` is a multiple of the format's elements per block; `blocks` is aligned to
-// 2 bytes (MXFP4: 1; F32: 4); `out` to its element. 16-byte aligned pointers run at full speed.
-// Sizes above 2^32 are fine. Returns cudaErrorInvalidValue for anything else, else the launch's
-// status. Allocates and waits for nothing.
+// 2 bytes (MXFP4 and NVFP4: 1; F32: 4); `out` to its element. 16-byte aligned pointers run at full
+// speed. Sizes above 2^32 are fine. Returns cudaErrorInvalidValue for anything else, else the
+// launch's status. Allocates and waits for nothing.
 cudaError_t dequantize(formats::Format format, const void* blocks, std::int64_t elements,
                        formats::Format out_format, void* out, cudaStream_t stream);
 

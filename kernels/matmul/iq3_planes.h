@@ -1,7 +1,6 @@
-// Planes of IQ3_XXS and IQ3_S. A lane's indices are a word per group: two bytes of row g (weights
-// 8t
-// .. 8t + 3 and the next four), two of row g + 8. A grid row is four magnitudes; a selector of
-// nibbles takes byte i or, where the weight is negative, byte i of the negated row.
+// Planes of IQ3_XXS and IQ3_S. A lane's indices are a word per group: two bytes of row g (of
+// weights 8t .. 8t + 3 and of the next four), two of row g + 8. A grid row is four magnitudes; a
+// selector of nibbles takes byte i or, where the weight is negative, byte i of the negated row.
 #pragma once
 
 #include "matmul/grid_planes.h"

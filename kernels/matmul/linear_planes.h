@@ -43,7 +43,7 @@ struct Planes<formats::Q5_1> : ShiftedPlanes<formats::Q5_1, 4, 1> {};
 template <class F, int high_bits>
 struct KPlanes : LinearPlanes<F, 4, high_bits, 0, Span{0, 16, 1}> {
   using Base = LinearPlanes<F, 4, high_bits, 0, Span{0, 16, 1}>;
-  static constexpr bool has_integer_scales = true;
+  static constexpr bool has_integer_scales = true, has_k_scales = true;
   __device__ static uint4 word(const std::uint8_t* piece, int n, int row) {
     return *reinterpret_cast<const uint4*>(Base::template span<0>(piece, n, 0, row));
   }

@@ -14,7 +14,9 @@
 // widened to 16 bits, of two m16n8k16 steps.
 //
 // Format traits P (Planes<F>) give
-//     quants(piece, n, group, lane, a)  the four registers
+//     quants(piece, n, group, lane, a, table)  the four registers; table: the codebook in shared
+//     memory, of table_bytes
+//     table_word(row, column)   where table_bytes is not 0: what load_table() puts there
 //     quant_addends(piece, n, group, lane, a)   where addends is 2: twice four, whose bytes sum to
 //     those of quants(), or where `subtracts` have them as differences
 //     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t
@@ -32,12 +34,6 @@
 #include "formats/list.h"
 #include "matmul/geometry.h"
 #include "matmul/store_quants.h"
-
-// The tensor-core steps, warp reductions and asynchronous copies of this room need compute
-// capability 8.0. For older chips the kernels compile to nothing and the dispatcher refuses.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-#define QL_TENSOR_STEPS 1
-#endif
 
 namespace quantloom::kernels {
 
@@ -122,6 +118,7 @@ struct PieceLayout {
   static constexpr float row8_factor = 1.0f;  // affine() of rows 8 .. 15 includes it
   static constexpr int row8_position = 0;     // of their bytes' lowest bit
   static constexpr bool has_integer_scales = false;
+  static constexpr bool has_k_scales = false;  // those of formats/k_scales.h, in a row's span 0
   static constexpr int addends = 1;
   static constexpr bool subtracts = false;
   static constexpr int centre = 0;       // of the range of unsigned bytes (halves.cuh)

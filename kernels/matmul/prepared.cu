@@ -16,7 +16,6 @@ constexpr int image_threads = 256;
 // warp.
 template <class X, int held, bool normed>
 __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_constant__ WideImage a) {
-#if defined(QL_TENSOR_STEPS)
   constexpr int warps = image_threads / 32, step = 8 * warps;
   __shared__ unsigned largest_of_warp[warps];
   __shared__ float squares_of_warp[warps];
@@ -121,7 +120,6 @@ __global__ void __launch_bounds__(image_threads) image_kernel(const __grid_const
     read(group, v);
     store(group, v);
   }
-#endif
 }
 
 // A block takes 16 tokens and a share of their strips; sixteen threads side by side read these

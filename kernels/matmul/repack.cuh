@@ -45,7 +45,6 @@ __device__ inline float largest_weight(const typename F::Block& block, int group
 template <class P, bool inverse>
 __global__ void __launch_bounds__(repack_threads)
     repack_kernel(const std::uint8_t* from, std::uint8_t* to, RepackShape shape) {
-#if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   using Block = typename F::Block;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -128,7 +127,6 @@ __global__ void __launch_bounds__(repack_threads)
       if (row < rows_here) to[block_at(row, block) + in_block] = piece[in_piece];
     });
   }
-#endif
 }
 
 template <class P, bool inverse>

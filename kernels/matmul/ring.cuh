@@ -13,14 +13,9 @@ __device__ inline std::uint32_t shared_address(const void* p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define QL_BULK_COPY 1
 #endif
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-#define QL_MBARRIERS 1
-#endif
 
 __device__ inline void mbarrier_init(std::uint32_t barrier, int arrivals) {
-#if defined(QL_MBARRIERS)
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-#endif
 }
 
 // Makes barrier initialization visible to the copy engine.
@@ -38,10 +33,8 @@ __device__ inline void mbarrier_expect(std::uint32_t barrier, std::uint32_t byte
 }
 
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
-#if defined(QL_MBARRIERS)
   asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}" ::"r"(barrier)
                : "memory");
-#endif
 }
 
 __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity) {
@@ -50,7 +43,6 @@ __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity
 #else
 #define QL_WAIT "test_wait"
 #endif
-#if defined(QL_MBARRIERS)
   asm volatile(
       "{\n.reg .pred done;\n"
       "again:\n"
@@ -59,7 +51,6 @@ __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity
       "@!done bra again;\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
-#endif
 #undef QL_WAIT
 }
 

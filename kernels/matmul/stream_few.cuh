@@ -63,7 +63,6 @@ template <class P, int tiles>
 __global__ void __launch_bounds__(32 * few_warps, 1)
     stream_few_kernel(const __grid_constant__ StripList list, int strips,
                       const __grid_constant__ FewLayout layout) {
-#if defined(QL_TENSOR_STEPS)
   // A lane's sums of a strip: of row g, then of row g + 8, those of the tiles.
   using LaneSums = std::conditional_t<tiles == 2, float4, float2>;
   constexpr int lane_sums = 2 * tiles, tile_floats = 32 * lane_sums;
@@ -258,7 +257,6 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
     }
     store_unit(u, own_place, tile_floats);
   }
-#endif
 }
 
 template <class P>

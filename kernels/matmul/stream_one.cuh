@@ -35,7 +35,6 @@ template <class P>
 __global__ void __launch_bounds__(32 * one_warps, 1)
     stream_one_kernel(const __grid_constant__ StripList list, const float* x,
                       const __grid_constant__ OneLayout layout) {
-#if defined(QL_TENSOR_STEPS)
   using F = typename P::Format;
   extern __shared__ __align__(128) std::uint8_t shared[];
   TableLoad<P> codebook;
@@ -61,7 +60,7 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
                  reinterpret_cast<std::uint64_t*>(shared + layout.barriers) + warp * layout.stages,
                  layout.stages, slot_bytes);
   const int slots = (pieces + slot_pieces<P> - 1) / slot_pieces<P>;
-  SlotWalk fetch(list, slots, slot_bytes, row_bytes * strip_rows, 0, first, last, warp, warps);
+  SlotWalk fetch(list, slots, slot_bytes, row_bytes * strip_rows, first, last, warp, warps);
   SlotWalk use = fetch;
   const OwnColumns own = OwnColumns::of<P>(lane);
   const int tail_groups = groups - (pieces - 1) * piece_groups;
@@ -181,7 +180,6 @@ __global__ void __launch_bounds__(32 * one_warps, 1)
     }
     if (batch_end < last) __syncthreads();
   }
-#endif
 }
 
 inline OneLayout one_layout(int columns, int warps, int slot_bytes, int scale_group,

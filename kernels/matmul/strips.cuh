@@ -93,18 +93,17 @@ __device__ inline void store_gated(const StripList& list, int strip, int row_in_
 // one piece or a few neighbours.
 class SlotWalk {
  public:
-  __device__ SlotWalk(const StripList& list, int slots, int slot_bytes, int strip_bytes, int start,
-                      int first, int last, int warp, int warps)
+  __device__ SlotWalk(const StripList& list, int slots, int slot_bytes, int strip_bytes, int first,
+                      int last, int warp, int warps)
       : list_(list),
         slots_(slots),
         strip_bytes_(strip_bytes),
-        start_(start),
         last_(last),
         step_slots_(warps),
         step_bytes_(warps * slot_bytes),
         wrap_bytes_(strip_bytes - slots * slot_bytes),
-        strip_(first),
-        slot_(warp) {
+        slot_(warp),
+        strip_(first) {
     locate();
     at_ += warp * slot_bytes;
     while (slot_ >= slots_) wrap();
@@ -138,18 +137,17 @@ class SlotWalk {
     locate();
     at_ += inside;
   }
-  // Sets at_ to the start of strip_'s part of the columns.
+  // Sets at_ to the start of strip_.
   __device__ void locate() {
     const Strip s = find_strip(list_, strip_);
-    strip_start_ =
-        list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_ + start_;
+    strip_start_ = list_.planes[s.weight] + static_cast<std::int64_t>(s.index) * strip_bytes_;
     at_ = strip_start_;
     located_ = strip_;
     weight_end_ =
         list_.epilogue == MatmulEpilogue::gate_up ? strip_ + 1 : list_.first[s.weight + 1];
   }
   const StripList& list_;
-  int slots_, strip_bytes_, start_, last_, step_slots_, step_bytes_, wrap_bytes_, strip_, slot_;
+  int slots_, strip_bytes_, last_, step_slots_, step_bytes_, wrap_bytes_, slot_, strip_;
   int step_strips_ = 0, located_ = 0, weight_end_ = 0;
   const std::uint8_t* at_ = nullptr;
   const std::uint8_t* strip_start_ = nullptr;

@@ -4,7 +4,7 @@
 
 #include "device/overlap.cuh"
 #include "matmul/activations.cuh"
-#include "matmul/stream_few.cuh"
+#include "matmul/few_layout.cuh"
 
 namespace quantloom::kernels {
 namespace {

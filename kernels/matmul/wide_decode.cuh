@@ -41,8 +41,7 @@ __device__ inline void stage_k_scales(const std::uint8_t* piece, int n, int lane
 template <class P>
 __device__ inline void stage_scales(const std::uint8_t* piece, int n, int lane, float scale,
                                     std::uint32_t* to) {
-  using F = typename P::Format;
-  if constexpr (F::format == formats::Format::q4_k || F::format == formats::Format::q5_k) {
+  if constexpr (P::has_k_scales) {
     stage_k_scales<P>(piece, n, lane, scale, to);
     return;
   }

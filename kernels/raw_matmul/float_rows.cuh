@@ -1,8 +1,7 @@
-// F32, F16 and BF16 weights as they stand, up to 8 tokens, in float32: a warp takes a few rows at a
-// time, so that what it reads of x serves them all.
+// F32, F16 and BF16 weights as they stand, up to 8 tokens at a time, in float32: a warp takes a few
+// rows at a time, so that what it reads of x serves them all.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "formats/list.h"

@@ -1,7 +1,9 @@
-// F32, F16 and BF16 weights as they stand, more than 8 tokens: tiles on the tensor cores. Weights
-// and x are each the sum of two bfloat16, 16 bits or more, and what the two lower parts would give
-// is left out (2^-18 of a product); the upper part alone is all of a BF16 weight.
+// F32, F16 and BF16 weights as they stand, many tokens: tiles on the tensor cores. Weights and x
+// are each the sum of two bfloat16, 16 bits or more, and what the two lower parts would give is
+// left out (2^-18 of a product); the upper part alone is all of a BF16 weight.
 #pragma once
+
+#include <cuda_bf16.h>
 
 #include "raw_matmul/float_rows.cuh"
 #include "raw_matmul/raw_matmul_kernel.cuh"
@@ -42,27 +44,22 @@ __device__ inline int chunk_offset(int row, int chunk) {
 }
 
 __device__ inline void load_matrices(std::uint32_t to[4], const std::uint8_t* from) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(from))));
-#endif
 }
 
 __device__ inline void multiply_bfloat16(float c[4], const std::uint32_t a[4], std::uint32_t b0,
                                          std::uint32_t b1) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
 }
 
 // A block takes tile_rows rows and tile_tokens tokens; eight warps, four by two.
 template <class F, int tile_rows, int tile_tokens>
 __global__ void __launch_bounds__(float_tile_threads) float_tiles_kernel(RawMatmul a) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   constexpr bool split_weights = F::format != formats::Format::bf16;
   constexpr int weight_bytes = tile_rows * 64, x_bytes = tile_tokens * 64;
   constexpr int stage_bytes = weight_bytes * (split_weights ? 2 : 1) + 2 * x_bytes;
@@ -199,7 +196,6 @@ __global__ void __launch_bounds__(float_tile_threads) float_tiles_kernel(RawMatm
       }
     }
   }
-#endif
 }
 
 template <class F>
@@ -221,7 +217,7 @@ cudaError_t launch_float_tiles(const RawMatmul& a, cudaStream_t stream) {
   return launch.template operator()<128, 128>();
 }
 
-// Eight columns at a time; other shapes and chips take the kernel for raw blocks.
+// Eight columns at a time; other shapes take the kernel for raw blocks.
 template <class F>
 cudaError_t launch_float_matmul(const RawMatmul& a, cudaStream_t stream) {
   if (a.columns % 8 != 0 || a.rows == 0 || a.tokens == 0) return launch_raw_blocks<F>(a, stream);

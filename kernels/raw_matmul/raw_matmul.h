@@ -1,7 +1,8 @@
 // Matrix product straight from GGUF blocks as they stand in the file: the oracle of the packed
 // kernels, in float32, and what serves a matrix whose shape they do not take. F32, F16 and BF16
-// have kernels of their own where the columns are a multiple of 8: float32 up to 8 tokens, above on
-// the tensor cores with weights and x of 16 bits or more.
+// have kernels of their own where the columns are a multiple of 8: in float32 up to 8 tokens, of
+// few rows up to 24, and where the bits must not depend on their number; else on the tensor cores
+// with weights and x of 16 bits or more.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -25,8 +26,8 @@ struct RawMatmul {
   bool invariant = false;  // the same bits of a token whatever the number of tokens
 };
 
-// Errors: cudaErrorInvalidValue for a format that is not in the list or columns that are not whole
-// blocks.
+// Errors: cudaErrorInvalidValue for a format that is not in the list, and for columns that are not
+// whole blocks or no multiple of 4.
 cudaError_t raw_matmul(const RawMatmul& arguments, cudaStream_t stream);
 
 }  // namespace quantloom::kernels

@@ -36,7 +36,7 @@ inline float2* split_space(void* workspace) {
 // f16 and q8_0 caches with head sizes 32, 64, 96 and 128.
 cudaError_t attention_decode(const Attention& arguments, cudaStream_t stream);
 cudaError_t attention_prefill(const Attention& arguments, cudaStream_t stream);
-// f16 caches with head sizes 64, 96, 128 and 256 on compute capability 9.0.
+// f16 and q8_0 caches with head sizes 64, 96, 128 and 256 on compute capability 9.0.
 cudaError_t attention_prefill_sm90(const Attention& arguments, cudaStream_t stream);
 // Any cache type and head size.
 cudaError_t attention_any(const Attention& arguments, cudaStream_t stream);

@@ -74,7 +74,6 @@ __device__ void attend(const Attention& a, const Share& s, Shared<head_size>& sh
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int r = lane / 4;
-  constexpr float log2_e = 1.44269504088896341f;
   constexpr int ahead = tiles_ahead<q8_0>;
   CachedTile<head_size, q8_0> cached[ahead];
   const int start = s.from + warp * tile_positions;

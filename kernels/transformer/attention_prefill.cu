@@ -35,7 +35,6 @@ __global__ void __launch_bounds__(32 * warps) prefill(Attention a) {
     const int head = kv_head * per_kv_head + row[half] % per_kv_head;
     return row[half] < rows ? base + (token * a.heads + head) * head_size : nullptr;
   };
-  constexpr float log2_e = 1.44269504088896341f;
   std::uint32_t q[head_size / 16][4];
   load_queries<head_size, false>(q, a.soft_cap > 0 ? a.scale : a.scale * log2_e,
                                  [&](int half) { return at_row(a.q, half); });

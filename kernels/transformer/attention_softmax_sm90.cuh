@@ -3,26 +3,13 @@
 // c = lane % 4.
 #pragma once
 
-#include <cuda_fp16.h>
-
+#include "transformer/attention_numbers.cuh"
 #include "transformer/attention_wgmma_sm90.cuh"
 
 namespace quantloom::kernels {
 
 constexpr int group_rows = 64;
 constexpr int row_bytes = 128;  // of a swizzled block of 64 halves
-constexpr float log2_e = 1.44269504088896341f;
-
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ inline std::uint32_t pack_halves(float low, float high) {
-  const __half2 both = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&both);
-}
 
 template <int head_size, int positions>
 struct SoftmaxRows {

@@ -12,6 +12,7 @@
 
 #include <type_traits>
 
+#include "transformer/attention_numbers.cuh"
 #include "transformer/transformer.h"
 
 namespace quantloom::kernels {
@@ -25,11 +26,6 @@ __device__ inline void mma(float c[4], const std::uint32_t a[4], std::uint32_t b
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ inline std::uint32_t pack(float low, float high) {
-  const __half2 both = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&both);
 }
 
 // What a half misses of a float, as a half.
@@ -241,11 +237,11 @@ struct AttentionTile {
     std::uint32_t p[4];
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
-      p[2 * tile] = pack(weight[tile][0], weight[tile][1]);
+      p[2 * tile] = pack_halves(weight[tile][0], weight[tile][1]);
       if constexpr (split) {
-        p[2 * tile + 1] = pack(rest(weight[tile][0]), rest(weight[tile][1]));
+        p[2 * tile + 1] = pack_halves(rest(weight[tile][0]), rest(weight[tile][1]));
       } else {
-        p[2 * tile + 1] = pack(weight[tile][2], weight[tile][3]);
+        p[2 * tile + 1] = pack_halves(weight[tile][2], weight[tile][3]);
       }
     }
 #pragma unroll
@@ -330,8 +326,8 @@ __device__ void load_queries(std::uint32_t (&q)[head_size / 16][4], float scale,
     for (int k = 0; k < 2; ++k) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        q[2 * j + k][half] = pack(x[half][4 * k], x[half][4 * k + 1]);
-        q[2 * j + k][2 + half] = pack(x[half][4 * k + 2], x[half][4 * k + 3]);
+        q[2 * j + k][half] = pack_halves(x[half][4 * k], x[half][4 * k + 1]);
+        q[2 * j + k][2 + half] = pack_halves(x[half][4 * k + 2], x[half][4 * k + 3]);
       }
     }
   }

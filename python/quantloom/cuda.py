@@ -156,7 +156,12 @@ def trim(device: int | str = 0, *, keep: int = 0) -> None:
 
 
 def reset_peak(device: int | str = 0) -> None:
-    """Begin `memory().peak` anew."""
+    """Begin `memory().peak` anew.
+
+    Raises:
+        InvalidArgument: `device` is no GPU's number or name.
+        DeviceError: the GPU cannot be used.
+    """
     _quantloom.cuda_reset_peak(_name(device))
 
 
@@ -164,6 +169,7 @@ def synchronize(device: int | str = 0) -> None:
     """Wait until a GPU has finished everything it was given.
 
     Raises:
-        DeviceError: something that was given to it faulted.
+        InvalidArgument: `device` is no number or name of a device.
+        DeviceError: the GPU cannot be used, or something that was given to it faulted.
     """
     _quantloom.cuda_synchronize(_name(device))

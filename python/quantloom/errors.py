@@ -1,4 +1,4 @@
-"""Every error that quantloom raises. Each kind of failure has its own class."""
+"""The base of every error that quantloom raises, and a class for each kind of failure."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def quantize_file(
         source: GGUF file, or any part of a split one, in F32, F16 or BF16.
         target: file to write; one of that name is replaced, of a symbolic link the file that it
             names.
-        mix: "Q4_0", "Q8_0", "Q4_K_M", "Q5_K_M" or "Q6_K".
+        mix: name of one of `quantloom.mixes.MIXES`, such as "Q4_K_M".
         progress: called with the tensor bytes written so far and in all.
         allow_requantize: take weights that are quantized already; their error adds up.
         threads: up to 1024; 0 for all cores.

@@ -18,7 +18,7 @@ endfunction()
 
 # quantloom_gencode(out architectures...): nvcc's flags for machine code of each architecture, and where there are
 # several, PTX of the latest plain one from 9.0 on, which later GPUs compile for themselves. PTX of an earlier one has
-# none of the waits that the launches there rely on (kernels/transformer/overlap.cuh): a later GPU would run ahead of
+# none of the waits that the launches there rely on (kernels/device/overlap.cuh): a later GPU would run ahead of
 # its data.
 # Written out as -gencode because CMake before 3.26 does not know 90a.
 function(quantloom_gencode out)

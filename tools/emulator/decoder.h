@@ -47,7 +47,7 @@ class Decoder {
   void statement();
   void declaration();
   void declare_registers();
-  void declare_local(std::size_t alignment_default);
+  void declare_local(std::size_t alignment);
   void declare_table(std::string_view label);
   void instruction();
   void branch(std::string_view opcode);

@@ -71,7 +71,6 @@ struct NamedBarrier {
   std::uint32_t arrived = 0, expected = 0;  // threads; expected 0: all live ones of the block
   std::uint32_t waiting = 0;                // warps
   bool open = false;                        // somebody has arrived
-  std::uint32_t reduction_any = 0, reduction_all = 1, reduction_count = 0;
 };
 
 // A copy that is done when somebody asks for its mbarrier, so that who does not ask sees the old

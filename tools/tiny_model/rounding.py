@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quantloom.mixes import gets_more_bits
+
 SUPER_BLOCK = 256
 
 
@@ -45,15 +47,14 @@ def _over(x: Tensor, y: Tensor) -> Tensor:
 def q4_k_m_is_wide(name: str, layers: int) -> bool:
     """Whether the mix Q4_K_M stores this tensor as Q6_K and not as Q4_K.
 
-    The output matrix (here the embedding), and attn_v and ffn_down in the first and the last
-    eighth of the layers and in every third one between.
+    The output matrix (here the embedding), and attn_v and ffn_down in the layers that the mix
+    gives more bits.
     """
     if name.startswith("token_embd"):
         return True
     if not name.endswith(("attn_v", "ffn_down")):
         return False
-    layer, eighth = int(name.split(".")[1]), layers // 8
-    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+    return gets_more_bits(int(name.split(".")[1]), layers)
 
 
 def q4_k_m(name: str, weight: Tensor, layers: int) -> Tensor:

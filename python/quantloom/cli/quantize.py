@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quantloom.cli.options import Json, named, print_json, progress_bar
+from quantloom.mixes import MIXES
 
 
 def quantize(
@@ -15,9 +16,7 @@ def quantize(
         Path, typer.Argument(parser=named, help="GGUF file, best in F32, F16 or BF16.")
     ],
     target: Annotated[Path, typer.Argument(parser=named, help="GGUF file to write.")],
-    mix: Annotated[
-        str, typer.Option("--type", help="Q4_0, Q8_0, Q4_K_M, Q5_K_M or Q6_K.")
-    ] = "Q4_K_M",
+    mix: Annotated[str, typer.Option("--type", help=f"One of {', '.join(MIXES)}.")] = "Q4_K_M",
     overwrite: Annotated[bool, typer.Option(help="Replace the target if it exists.")] = False,
     allow_requantize: Annotated[
         bool, typer.Option(help="Take weights that are quantized already; their error adds up.")

@@ -155,8 +155,8 @@ def parse_upload(text: str) -> Found:
     return Found(rows, {"pinned": _rates(text, r"^pinned copy ([\d.]+) GB/s$")[0]})
 
 
-def parse_decode(text: str, read: float) -> Found:
-    """What benchmark_decode_breakdown prints, given the rate of reading as its limit."""
+def parse_decode(text: str) -> Found:
+    """What benchmark_decode_breakdown prints."""
     step = re.search(r"at (\d+) tokens: ([\d.]+) us a step, of which sampling ([\d.]+)", text)
     if step is None:
         raise Failure("it printed no step")
@@ -167,6 +167,7 @@ def parse_decode(text: str, read: float) -> Found:
     if obstacle:
         whole["name"] += f", {obstacle[0]}"
         return Found([sampling, whole])
+    read = _rates(text, r"^limit: memory is read at ([\d.]+) GB/s$")[0]
     pattern = r"(?P<name>.*\S) +(?P<count>\d+)" + "".join(
         rf" +(?P<{name}>-?[\d.]+)"
         for name in ("us", "limit", "inputs", "sums", "slowest", "outputs")
@@ -181,7 +182,7 @@ def parse_decode(text: str, read: float) -> Found:
             row["read"] = read * at_limit / row["us"]
         rows.append(row)
     whole["read"] = read * at_limit / us
-    return Found([*rows, sampling, whole])
+    return Found([*rows, sampling, whole], {"read": read})
 
 
 def with_shares(rows: list[Row], ceilings: dict[str, float]) -> list[Row]:
@@ -276,9 +277,8 @@ class Programs:
         formats = QUICK_FORMATS_OF_MANY if self.quick else ""
         return parse_matmul(self.report("matmul", formats, *MANY_TOKENS))
 
-    def decode(self, file: Path, read: float) -> Found:
-        text = self.run("decode_breakdown", str(file), "512", f"{read:.1f}")
-        return parse_decode(text, read)
+    def decode(self, file: Path) -> Found:
+        return parse_decode(self.run("decode_breakdown", str(file), "512"))
 
 
 class Run:
@@ -372,7 +372,7 @@ class Run:
         folder = self.arguments.folder or scratch
         folder.mkdir(parents=True, exist_ok=True)
         path = model.file_of(entry, folder)
-        found = programs.decode(path, self.read)
+        found = programs.decode(path)
         if not self.arguments.folder:
             path.unlink()
         found.rows[-1]["name"] += f", {entry}"

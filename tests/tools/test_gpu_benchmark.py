@@ -105,14 +105,16 @@ def test_upload() -> None:
 def test_decode_as_recorded(results: Path) -> None:
     text = (results / "decode_breakdown_h200.txt").read_text()
     section = text.split("\n== ")[1]
-    found = gpu.parse_decode(section, 4545)
+    section = section.replace("\n\n", "\nlimit: memory is read at 4545 GB/s\n\n", 1)
+    found = gpu.parse_decode(section)
+    assert found.rates == {"read": 4545}
     rows = {row["name"]: row for row in gpu.with_shares(found.rows, {"read": 4545.0})}
     assert rows["32 of 28672 x 4096 Q4_K"]["share"] == pytest.approx(465.1 / 641.5)
     assert rows["32 of attention"]["share"] is None
     whole = rows["a step after 512 tokens"]
     assert whole["share"] == pytest.approx(rows["all"]["share"] * rows["all"]["us"] / whole["us"])
     without = section.split("\n\n")[0] + "\nnot in one kernel: the context is longer\n"
-    *_, only = gpu.parse_decode(without, 4545).rows
+    *_, only = gpu.parse_decode(without).rows
     assert only["name"] == "a step after 512 tokens, not in one kernel: the context is longer"
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import quantloom
+from model.greedy import check_greedy
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
 
-# Products with quantized weights may err by 1e-3 each (1e-6 normalized mean square, the bound of
-# test_operations), which models of random weights add up and enlarge.
-RANDOM_BOUND = 4e-3
+# Products of more than 8 tokens round activations to 16 bits, which three layers of random weights
+# enlarge: 3.0e-3 on the emulator, where 8 tokens at a time give 0.98e-3.
+MANY_TOKENS_BOUND = 3.5e-3
 
 SAMPLED = {
     "temperature": 0.9,
@@ -60,26 +61,23 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
     with quantloom.load(path, device="cuda", cache_type="f32") as model:
         error = relative_error(model.logits(tokens), expected)
         # Products of more than 8 tokens carry float weights and activations at 16 bits.
-        assert error <= (RANDOM_BOUND if quantized else 1e-4), error
+        assert error <= (BOUND if quantized else 1e-4), error
     with quantloom.load(path, device="cuda") as model:
         error = relative_error(model.logits(tokens), expected)
-        assert error <= (RANDOM_BOUND if quantized else BOUND), error
+        assert error <= BOUND, error
 
 
 @pytest.mark.slow_emulated
 @pytest.mark.parametrize("name", SHARED)
 def test_200_greedy_tokens(name: str, shared_data: Path) -> None:
-    """Equal to float64's but where its two best logits lie closer than the bound."""
+    """Equal to float64's but where its two best logits lie closer than the bound, and said so."""
     path = shared_data / "models" / f"{name}.gguf"
     with quantloom.load(path, device="cuda") as model:
         prompt = model.tokenize("Once upon a time")
         tokens = model.generate(prompt, max_new_tokens=200, ignore_eos=True).tokens
     assert len(tokens) == 200
     rows = reference(path).logits(prompt + tokens)[len(prompt) - 1 : -1]
-    for position, (token, logits) in enumerate(zip(tokens, rows, strict=True)):
-        second, best = np.sort(logits)[-2:]
-        if best - second > BOUND * np.linalg.norm(logits):
-            assert token == int(logits.argmax()), f"at new token {position}"
+    check_greedy(tokens, rows, BOUND)
 
 
 def test_greedy_tokens_of_the_recorded_run(shared_data: Path) -> None:
@@ -119,7 +117,7 @@ def test_chunks_of_a_prompt(path: Path) -> None:
         for chunk in (1, 8, 9, 64, 129):
             with model.session(prefill_chunk=chunk) as session:
                 error = relative_error(session.logits(tokens), expected)
-                assert error <= RANDOM_BOUND, (chunk, error)
+                assert error <= (BOUND if chunk <= 8 else MANY_TOKENS_BOUND), (chunk, error)
 
 
 @pytest.mark.slow_emulated
@@ -211,7 +209,7 @@ def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
             assert model.gpu_layers == layers
             assert model.device == ("cuda:0" if layers else "cpu")
             error = relative_error(model.logits(tokens), expected)
-            assert error <= RANDOM_BOUND, error
+            assert error <= BOUND, error
             sampled.append(model.generate(tokens, max_new_tokens=60, ignore_eos=True).tokens)
             devices = set(model.explain().totals)
             assert devices == {"cpu"} if layers == 0 else "cuda:0" in devices
@@ -221,8 +219,10 @@ def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
     for choice in sampled[1:]:
         for position, (token, wanted) in enumerate(zip(choice, sampled[0], strict=True)):
             if token != wanted:  # allowed only where the two best lie closer than the bound
-                second, best = np.sort(rows[position])[-2:]
-                assert best - second <= RANDOM_BOUND * np.linalg.norm(rows[position])
+                second, best = np.argsort(rows[position])[-2:].tolist()
+                margin = rows[position][best] - rows[position][second]
+                assert {token, wanted} == {second, best}
+                assert margin <= BOUND * np.linalg.norm(rows[position])
                 break
 
 

@@ -16,6 +16,7 @@ import quantloom
 from model.greedy import check_greedy
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
+from synthetic_model import Synthetic
 
 # Products of more than 8 tokens round activations to 16 bits, which three layers of random weights
 # enlarge: 3.0e-3 on the emulator, where 8 tokens at a time give 0.98e-3.
@@ -287,3 +288,26 @@ def test_explain_adds_up(shared_data: Path) -> None:
         # The pool hands out whole size classes: below 1 MiB up to an eighth more.
         assert total <= held <= 1.13 * total + 1024
         assert str(explained).count("\n") == len(names) + 2
+
+
+@pytest.mark.parametrize("format", ["Q4_K", "Q8_0", "Q6_K", "IQ2_XS"])
+def test_memory_after_loading(format: str, tmp_path: Path) -> None:
+    """At most 1.02 times what the file's tensors take; a session adds its cache and workspace."""
+    # Large enough that the RoPE table and the pool's steps, which do not grow with it, are little.
+    recipe = Synthetic(
+        layers=2, embedding=1024, heads=16, kv_heads=4, head_size=64, feed_forward=2816,
+        format=format,
+    )  # fmt: skip
+    path = recipe.write(tmp_path)
+    gc.collect()
+    before = cuda.memory().in_use
+    with quantloom.load(path, device="cuda") as model:
+        held = cuda.memory().in_use - before
+        in_file = sum(tensor.bytes.nbytes for tensor in model.file.tensors.values())
+        assert in_file <= held <= 1.02 * in_file
+        with model.session() as session:
+            session.generate([1, 2], max_new_tokens=1)
+            assert cuda.memory().in_use - before >= held + model.cache_bytes
+        del session
+        gc.collect()
+        assert cuda.memory().in_use - before == held

@@ -1,11 +1,62 @@
 #!/usr/bin/env bash
-# The four tools of compute-sanitizer over the GPU tests that run every kind of kernel at small shapes:
+# The four tools of compute-sanitizer over GPU tests at small shapes:
 #   PYTHONPATH=python tools/compute_sanitizer.sh [tests and options of pytest]
+# By default some of every kind of kernel: products of few tokens, of many, from raw blocks and with float weights,
+# dequantization, the operations of a layer, attention over each type of cache, the sampler, the decode program with both
+# of its caches, and whole generations. Few of the formats; tests/gpu has all of them.
 # A tool's finding makes its run end with 9. The tools run side by side; SECONDS_EACH bounds each.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")
-[ $# -gt 0 ] || tests=(tests/gpu/test_model.py -k "architectures or chunks")
+if [ $# -eq 0 ]; then
+  gpu=tests/gpu
+  tests=(
+    # One to 16 tokens, their sums over a cluster, and one to 300 tokens, whose tiles are of several sizes.
+    $gpu/test_gpu_matmul.py::test_few_tokens_share_their_conversion"[100-1056-Q4_0]"
+    $gpu/test_gpu_matmul.py::test_few_tokens_share_their_conversion"[72-4352-IQ2_XS]"
+    $gpu/test_gpu_matmul.py::test_sums_of_splits_meet_in_a_cluster"[Q4_K]"
+    $gpu/test_gpu_matmul.py::test_sixteen_bits_in_and_out"[Q6_K-bfloat16]"
+    $gpu/test_gpu_matmul.py::test_sixteen_bits_in_and_out"[TQ2_0-float16]"
+    $gpu/test_gpu_matmul.py::test_the_kernels_for_raw_blocks_agree"[Q8_0]"
+    $gpu/test_gpu_matmul.py::test_float_weights"[float32-36]"
+    $gpu/test_gpu_matmul.py::test_float_weights"[bfloat16-264]"
+    $gpu/test_gpu_matmul.py::test_packing_keeps_every_bit"[Q5_K]"
+    $gpu/test_dequantize.py::test_the_cpu_and_the_gpu_give_the_same_bits"[Q4_K-float16]"
+    $gpu/test_dequantize.py::test_the_cpu_and_the_gpu_give_the_same_bits"[IQ3_S-bfloat16]"
+    $gpu/test_dequantize.py::test_the_cpu_and_the_gpu_give_the_same_bits"[Q5_0-float32]"
+    $gpu/test_operations.py::test_norm
+    $gpu/test_operations.py::test_embed
+    $gpu/test_operations.py::test_elementwise"[1000]"
+    $gpu/test_operations.py::test_mixed_projections"[formats0-rows0-512-7]"
+    $gpu/test_operations.py::test_mixed_projections"[formats0-rows0-512-40]"
+    $gpu/test_operations.py::test_feed_forward"[Q8_0-7-512]"
+    $gpu/test_operations.py::test_feed_forward"[Q5_0-130-832]"
+    $gpu/test_operations.py::test_gate_up"[Q4_K-silu-8]"
+    $gpu/test_operations.py::test_gate_up"[Q8_0-gelu-130]"
+    $gpu/test_operations.py::test_attention"[decode]"
+    $gpu/test_operations.py::test_attention"[a few tokens]"
+    $gpu/test_operations.py::test_attention"[prefill on a past]"
+    $gpu/test_operations.py::test_attention"[f32 cache]"
+    $gpu/test_operations.py::test_attention"[q8_0 cache, decode]"
+    $gpu/test_operations.py::test_attention"[q8_0 cache, prefill]"
+    $gpu/test_operations.py::test_attention"[head of 80]"
+    $gpu/test_operations.py::test_the_gpu_chooses_as_the_cpu_does"[greedy-300]"
+    $gpu/test_operations.py::test_the_gpu_chooses_as_the_cpu_does"[chain-300]"
+    $gpu/test_operations.py::test_the_gpu_chooses_as_the_cpu_does"[penalties-32000]"
+    $gpu/test_operations.py::test_the_gpu_chooses_as_the_cpu_does"[log-probabilities-32000]"
+    # The decode program, over histories of one part and of several.
+    $gpu/test_decode_kernel.py::test_heads"[6-128]"
+    $gpu/test_decode_kernel.py::test_window_and_soft_cap"[f16-40]"
+    $gpu/test_decode_kernel.py::test_window_and_soft_cap"[q8_0-300]"
+    $gpu/test_decode_kernel.py::test_gate_and_up_of_two_formats"[IQ3_S-IQ4_XS-512-qwen3]"
+    # Prompts in chunks, tokens with the operations one by one, and a step of the sampler.
+    $gpu/test_model.py::test_architectures"[llama Q8_0]"
+    $gpu/test_model.py::test_architectures"[llama soft caps]"
+    $gpu/test_model.py::test_architectures"[qwen3 Q4_K]"
+    $gpu/test_model.py::test_a_cache_that_holds_the_beginning_is_reused"[33]"
+    $gpu/test_model.py::test_calls_of_a_decode_step"[options1]"
+  )
+fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 for tool in memcheck racecheck initcheck synccheck; do
@@ -27,6 +78,6 @@ done
 for tool in memcheck racecheck initcheck synccheck; do
   echo "== $tool"
   grep -E "^=========" "$logs/$tool" | grep -vE "COMPUTE-SANITIZER" | head -n 40
-  grep -vE "^=========|^$" "$logs/$tool" | grep -E "^E  |^FAILED|passed|failed" | tail -n 20
+  grep -vE "^=========|^$" "$logs/$tool" | grep -E "^E  |^ERROR|^FAILED|passed|failed" | tail -n 20
 done
 exit $worst

@@ -46,7 +46,7 @@ case $kind in
       # A thread of the child may get the identity of one that the parent had, and the runtime ends the process.
       tests/faults/test_fork.py
       # Here the process ends, as it may, while a load has threads to join yet: the runtime calls them leaked.
-      "tests/faults/test_signals.py::test_the_interpreter_ends_in_the_middle[cpu-daemon thread loads]"
+      "tests/faults/test_signals.py::test_the_interpreter_ends_in_the_middle[daemon thread loads]"
     )
     ;;
   *) echo "there is no sanitizer '$kind'" >&2 && exit 1 ;;

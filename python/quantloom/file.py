@@ -54,7 +54,8 @@ class _Handle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: Any = _quantloom.GGUFFile.open(path)
+        # As text: Ctrl-C while C++ asks a path for it would come out as a TypeError.
+        self._file: Any = _quantloom.GGUFFile.open(os.fspath(path))
 
     @property
     def closed(self) -> bool:

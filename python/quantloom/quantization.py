@@ -186,7 +186,7 @@ def quantize_file(
     recipe = MIXES.get(arguments.text("mix", mix).upper())
     if recipe is None:
         raise InvalidArgument(f"no mix {mix!r}; there are {', '.join(MIXES)}", subject="mix")
-    file = _quantloom.GGUFFile.open(source)
+    file = _quantloom.GGUFFile.open(os.fspath(source))
     for part in _parts(source, file.shard_count):
         try:
             same = os.path.samefile(part, target)

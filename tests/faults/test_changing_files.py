@@ -105,11 +105,3 @@ except quantloom.FileError:
 """
     ended = run(code, path)
     assert ended.code in (0, -7), ended  # SIGBUS
-
-
-def test_a_model_on_a_gpu_does_not_need_its_file_any_more(gpu: None, tmp_path: Path) -> None:
-    path = Synthetic(embedding=256, feed_forward=1024).write(tmp_path)
-    with quantloom.load(path, device="cuda") as model:
-        before = model.logits([1, 2, 3]).tobytes()
-        os.truncate(path, 4096)
-        assert model.logits([1, 2, 3]).tobytes() == before

@@ -64,6 +64,7 @@ def test_runs_and_other_sessions(path: Path, device: str) -> None:
         assert together == [expected] * 4
 
 
+@pytest.mark.slow_emulated
 def test_eight_threads_with_a_session_each(path: Path, device: str) -> None:
     requests = [
         ([i * 5 % 90 for i in range(3 + 20 * n)], {"temperature": 0.7 * (n % 2), "seed": n})

@@ -72,6 +72,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe.write(tmp_path_factory.mktemp("signals"))
 
 
+# On a busy machine the emulator takes seconds for a prompt, which a signal waits for.
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("after", [0.02, 0.11])
 def test_ctrl_c(place: str, after: float, path: Path, device: str) -> None:

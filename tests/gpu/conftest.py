@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import quantloom
 import quantloom.cuda
 from synthetic_model import Synthetic
 
@@ -28,6 +29,21 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         format="Q4_K",
     )  # fmt: skip
     return recipe.write(tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.fixture(scope="session")
+def started_gpu(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The context and the kernels take their memory now, before a test measures what it takes."""
+    for kind in ("F32", "Q8_0"):
+        path = Synthetic(format=kind).write(tmp_path_factory.mktemp("started"))
+        with quantloom.load(path, device="cuda") as model:
+            model.generate(list(range(80)), max_new_tokens=4)
+
+
+@pytest.fixture
+def device(started_gpu: None) -> str:
+    """Of the tests of tests/faults that files here import, whose own fixture says cpu."""
+    return "cuda"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

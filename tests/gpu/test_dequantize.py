@@ -10,6 +10,8 @@ from quantloom.errors import InvalidArgument
 from quantloom.formats import FORMATS
 
 NAMES = sorted(FORMATS)
+GUARD = 64
+SENTINEL = -1024  # which every type holds, and which is no NaN, as some of the values are
 
 
 def random_tensor(name: str, rows: int, blocks: int) -> Tensor:
@@ -25,17 +27,27 @@ def bits(array: np.ndarray) -> np.ndarray:
     return unsigned
 
 
-def raw(tensor: Tensor) -> np.ndarray:
+def values(tensor: Tensor) -> np.ndarray:
+    """What a tensor holds, bfloat16 as the float32 of the same value."""
     if tensor.dtype != "bfloat16":
         return tensor.numpy()
-    return tensor.as_bytes().numpy().view(np.uint16)
+    raw = tensor.as_bytes().numpy().view(np.uint16)
+    return (raw.astype(np.uint32) << 16).view(np.float32)
 
 
 def same(found: Tensor, expected: Tensor) -> None:
-    a, b = raw(found), raw(expected)
-    if found.dtype == "bfloat16":
-        a, b = ((x.astype(np.uint32) << 16).view(np.float32) for x in (a, b))
-    np.testing.assert_array_equal(bits(a), bits(b))
+    np.testing.assert_array_equal(bits(values(found)), bits(values(expected)))
+
+
+def guarded(tensor: Tensor, dtype: str) -> Tensor:
+    """The values on the GPU, written over sentinels between others that are checked."""
+    count = tensor.shape[0] * tensor.shape[1]
+    room = Tensor(np.full(count + 2 * GUARD, SENTINEL, np.float32)).dequantize(dtype).to("cuda")
+    out = room[GUARD:-GUARD].reshape(tensor.shape)
+    assert tensor.dequantize(dtype, out=out) is out
+    around = values(room)
+    assert (around[:GUARD] == SENTINEL).all() and (around[-GUARD:] == SENTINEL).all()
+    return out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -44,11 +56,9 @@ def test_the_cpu_and_the_gpu_give_the_same_bits(name: str, dtype: str) -> None:
     for rows, blocks in [(1, 1), (3, 5), (17, 33)]:
         tensor = random_tensor(name, rows, blocks)
         on_gpu = tensor.to("cuda")
-        found = on_gpu.dequantize(dtype)
-        assert found.device == "cuda:0"
-        same(found, tensor.dequantize(dtype))
-        same(on_gpu[1:].dequantize(dtype), tensor[1:].dequantize(dtype))
-        same(on_gpu[::2].dequantize(dtype), tensor[::2].dequantize(dtype))
+        assert on_gpu.dequantize(dtype).device == "cuda:0"
+        for part in (slice(None), slice(1, None), slice(None, None, 2)):
+            same(guarded(on_gpu[part], dtype), tensor[part].dequantize(dtype))
 
 
 @pytest.mark.parametrize("name", NAMES)

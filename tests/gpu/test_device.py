@@ -47,7 +47,7 @@ def test_empty_and_scalar() -> None:
 def test_devices() -> None:
     found = cuda.devices()
     assert len(found) == cuda.device_count() >= 1
-    assert found[0].capability >= (7, 5)
+    assert found[0].capability >= (8, 0)  # what the kernels are built for
     assert found[0].total_bytes > 1 << 30
     with pytest.raises(DeviceError, match=r"cuda:99 is not there: this machine has"):
         Tensor.empty(3, device="cuda:99")
@@ -65,6 +65,7 @@ def test_torch_shares_memory_both_ways() -> None:
     back = torch.from_dlpack(tensor[1:])
     assert back.data_ptr() == source[1:].data_ptr()
     back.add_(1)
+    torch.cuda.synchronize()  # nothing orders torch's stream before ours once it has the memory
     np.testing.assert_array_equal(tensor[1:].numpy(), source[1:].cpu().numpy())
     half = Tensor(source.to(torch.bfloat16))
     assert half.dtype == "bfloat16"
@@ -111,8 +112,6 @@ def test_cupy_and_the_cuda_array_interface() -> None:
 
 
 def test_jax_takes_and_gives() -> None:
-    if "jax" not in os.environ.get("QUANTLOOM_TEST_WITH", "jax"):
-        pytest.skip("jax left out")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax = pytest.importorskip("jax")
     tensor = Tensor(np.arange(6, dtype=np.float32), device="cuda")

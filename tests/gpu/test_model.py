@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 import quantloom
+from model.greedy import check_greedy
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
+from synthetic_model import Synthetic
 
-# Products with quantized weights may err by 1e-3 each (1e-6 normalized mean square, the bound of
-# test_operations), which models of random weights add up and enlarge.
-RANDOM_BOUND = 4e-3
+# Products of more than 8 tokens round activations to 16 bits, which three layers of random weights
+# enlarge: 3.0e-3 on the emulator, where 8 tokens at a time give 0.98e-3.
+MANY_TOKENS_BOUND = 3.5e-3
 
 SAMPLED = {
     "temperature": 0.9,
@@ -60,26 +62,23 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
     with quantloom.load(path, device="cuda", cache_type="f32") as model:
         error = relative_error(model.logits(tokens), expected)
         # Products of more than 8 tokens carry float weights and activations at 16 bits.
-        assert error <= (RANDOM_BOUND if quantized else 1e-4), error
+        assert error <= (BOUND if quantized else 1e-4), error
     with quantloom.load(path, device="cuda") as model:
         error = relative_error(model.logits(tokens), expected)
-        assert error <= (RANDOM_BOUND if quantized else BOUND), error
+        assert error <= BOUND, error
 
 
 @pytest.mark.slow_emulated
 @pytest.mark.parametrize("name", SHARED)
 def test_200_greedy_tokens(name: str, shared_data: Path) -> None:
-    """Equal to float64's but where its two best logits lie closer than the bound."""
+    """Equal to float64's but where its two best logits lie closer than the bound, and said so."""
     path = shared_data / "models" / f"{name}.gguf"
     with quantloom.load(path, device="cuda") as model:
         prompt = model.tokenize("Once upon a time")
         tokens = model.generate(prompt, max_new_tokens=200, ignore_eos=True).tokens
     assert len(tokens) == 200
     rows = reference(path).logits(prompt + tokens)[len(prompt) - 1 : -1]
-    for position, (token, logits) in enumerate(zip(tokens, rows, strict=True)):
-        second, best = np.sort(logits)[-2:]
-        if best - second > BOUND * np.linalg.norm(logits):
-            assert token == int(logits.argmax()), f"at new token {position}"
+    check_greedy(tokens, rows, BOUND)
 
 
 def test_greedy_tokens_of_the_recorded_run(shared_data: Path) -> None:
@@ -119,7 +118,7 @@ def test_chunks_of_a_prompt(path: Path) -> None:
         for chunk in (1, 8, 9, 64, 129):
             with model.session(prefill_chunk=chunk) as session:
                 error = relative_error(session.logits(tokens), expected)
-                assert error <= RANDOM_BOUND, (chunk, error)
+                assert error <= (BOUND if chunk <= 8 else MANY_TOKENS_BOUND), (chunk, error)
 
 
 @pytest.mark.slow_emulated
@@ -167,8 +166,13 @@ def test_calls_of_a_decode_step(model: quantloom.Model, options: dict[str, float
     ):
         step = stream._session._core.next
         number, top = stream._generation, int(options.get("logprobs", -1))
+        assert step(number, top) is not None  # and the pass over the prompt
+        before = _quantloom.cuda_counters()
         for _ in range(10):
             assert step(number, top) is not None
+        made = calls(before)
+        # The first of these run kernel by kernel: a copy that a recording hides is counted here.
+        assert made["host_to_device"] == made["device_to_host"] == made["device_to_device"] == 0
         before = _quantloom.cuda_counters()
         for _ in range(100):
             assert step(number, top) is not None
@@ -211,7 +215,7 @@ def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
             assert model.gpu_layers == layers
             assert model.device == ("cuda:0" if layers else "cpu")
             error = relative_error(model.logits(tokens), expected)
-            assert error <= RANDOM_BOUND, error
+            assert error <= BOUND, error
             sampled.append(model.generate(tokens, max_new_tokens=60, ignore_eos=True).tokens)
             devices = set(model.explain().totals)
             assert devices == {"cpu"} if layers == 0 else "cuda:0" in devices
@@ -221,8 +225,10 @@ def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
     for choice in sampled[1:]:
         for position, (token, wanted) in enumerate(zip(choice, sampled[0], strict=True)):
             if token != wanted:  # allowed only where the two best lie closer than the bound
-                second, best = np.sort(rows[position])[-2:]
-                assert best - second <= RANDOM_BOUND * np.linalg.norm(rows[position])
+                second, best = np.argsort(rows[position])[-2:].tolist()
+                margin = rows[position][best] - rows[position][second]
+                assert {token, wanted} == {second, best}
+                assert margin <= BOUND * np.linalg.norm(rows[position])
                 break
 
 
@@ -287,3 +293,26 @@ def test_explain_adds_up(shared_data: Path) -> None:
         # The pool hands out whole size classes: below 1 MiB up to an eighth more.
         assert total <= held <= 1.13 * total + 1024
         assert str(explained).count("\n") == len(names) + 2
+
+
+@pytest.mark.parametrize("format", ["Q4_K", "Q8_0", "Q6_K", "IQ2_XS"])
+def test_memory_after_loading(format: str, tmp_path: Path) -> None:
+    """At most 1.02 times what the file's tensors take; a session adds its cache and workspace."""
+    # Large enough that the RoPE table and the pool's steps, which do not grow with it, are little.
+    recipe = Synthetic(
+        layers=2, embedding=1024, heads=16, kv_heads=4, head_size=64, feed_forward=2816,
+        format=format,
+    )  # fmt: skip
+    path = recipe.write(tmp_path)
+    gc.collect()
+    before = cuda.memory().in_use
+    with quantloom.load(path, device="cuda") as model:
+        held = cuda.memory().in_use - before
+        in_file = sum(tensor.bytes.nbytes for tensor in model.file.tensors.values())
+        assert in_file <= held <= 1.02 * in_file
+        with model.session() as session:
+            session.generate([1, 2], max_new_tokens=1)
+            assert cuda.memory().in_use - before >= held + model.cache_bytes
+        del session
+        gc.collect()
+        assert cuda.memory().in_use - before == held

@@ -147,6 +147,7 @@ def test_torch_on_the_second_gpu() -> None:
     tensor = Tensor(source)
     assert (tensor.device, tensor._native.data) == ("cuda:1", source.data_ptr())
     torch.from_dlpack(tensor).add_(1)
+    torch.cuda.synchronize("cuda:1")  # nothing orders torch's stream before ours from here on
     np.testing.assert_array_equal(tensor.numpy(), source.cpu().numpy())
     assert torch.cuda.current_device() == 0
 

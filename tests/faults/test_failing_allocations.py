@@ -222,4 +222,6 @@ def test_twenty_loads_give_everything_back(path: Path, device: str) -> None:
         else:
             grown.append((resident(), 0, 0))
     assert grown[-1][0] - grown[4][0] <= 4 << 20
-    assert grown[-1][1:] == grown[4][1:]
+    assert grown[-1][1] == grown[4][1]
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # other processes have memory of the GPU too
+        assert grown[-1][2] == grown[4][2]

@@ -66,11 +66,11 @@ def check(path: Path, length: int, **options: Any) -> None:
         error = logprobs_error(first.logprobs[1:], rows)
         bound = EXACT_BOUND
         if not error <= bound:
-            # Some models enlarge the rounding of an F16 cache: the CPU's TQ1_0 has 5.3e-3, and
-            # 2.4e-4 with an F32 cache.
+            # Some models enlarge the rounding of an F16 cache, which other sums round elsewhere:
+            # the CPU's TQ1_0 has 5.3e-3, and 2.4e-4 with an F32 cache.
             with quantloom.load(path, device="cpu", **options) as model:
                 rounded = log_softmax(np.asarray(model.logits(sequence))[length:])
-            bound = 1.25 * np.linalg.norm(rounded - log_softmax(rows)) / np.linalg.norm(rows)
+            bound = 2 * np.linalg.norm(rounded - log_softmax(rows)) / np.linalg.norm(rows)
         assert not np.isnan(error) and error <= bound, (error, bound)
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py makes of the programs' output, and of programs that fail."""
+"""What benchmarks/gpu_report.py makes of the programs' output, and of programs that fail."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_report
 import pytest
 from origin import origin
 
-import gpu
 import quantloom
 from quantloom import cuda
 
@@ -48,9 +48,9 @@ def results(repository: Path) -> Path:
 
 
 def test_matmul_stands_beside_the_nearer_ceiling() -> None:
-    found = gpu.parse_matmul(MATMUL)
+    found = gpu_report.parse_matmul(MATMUL)
     assert found.rates == {"read": 4668.8}
-    one, many = gpu.with_shares(found.rows, {"read": 4700.0, "bf16": 780.0})
+    one, many = gpu_report.with_shares(found.rows, {"read": 4700.0, "bf16": 780.0})
     assert (one["of"], one["name"]) == ("read", "Q4_K 28672 x 4096, 1 tokens, stream-1")
     assert one["share"] == pytest.approx(3570.7 / 4700)
     assert many["of"] == "bf16"
@@ -59,10 +59,10 @@ def test_matmul_stands_beside_the_nearer_ceiling() -> None:
 
 def test_dequantize_as_recorded(results: Path) -> None:
     report = json.loads((results / "dequantize_h200.json").read_text())
-    found = gpu.parse_dequantize(report)
+    found = gpu_report.parse_dequantize(report)
     assert found.rates == {"copy": report["copy_gb_s"]}
     assert len(found.rows) == 3 * len(report["formats"])
-    for row in gpu.with_shares(found.rows, found.rates):
+    for row in gpu_report.with_shares(found.rows, found.rates):
         assert row["share"] == pytest.approx(
             report["formats"][row["format"]][row["output"]]["share"], abs=1e-3
         )
@@ -70,10 +70,12 @@ def test_dequantize_as_recorded(results: Path) -> None:
 
 def test_attention_as_recorded(results: Path) -> None:
     text = (results / "attention_h200.txt").read_text()
-    found = gpu.parse_attention(text)
+    found = gpu_report.parse_attention(text)
     assert found.rates == {"bf16": 778}
     assert len(found.rows) == text.count(" us ")
-    rows = {row["name"]: row for row in gpu.with_shares(found.rows, {"read": 4600, "bf16": 778})}
+    rows = {
+        row["name"]: row for row in gpu_report.with_shares(found.rows, {"read": 4600, "bf16": 778})
+    }
     assert rows["F16, 8192 tokens after 0"]["share"] == pytest.approx(600.1 / 778)
     row = rows["F16, 1 tokens after 32767, invariant"]
     assert (row["of"], row["share"], row["invariant"]) == ("read", 2248 / 4600, True)
@@ -82,11 +84,13 @@ def test_attention_as_recorded(results: Path) -> None:
 def test_attention_without_checks(results: Path) -> None:
     text = (results / "attention_h200.txt").read_text()
     bare = "\n".join(line.partition("  error")[0] for line in text.splitlines())
-    assert gpu.parse_attention(bare) == gpu.parse_attention(text)
+    assert gpu_report.parse_attention(bare) == gpu_report.parse_attention(text)
 
 
 def test_operations() -> None:
-    rows = gpu.with_shares(gpu.parse_operations(OPERATIONS).rows, {"read": 4600.0, "copy": 4200.0})
+    rows = gpu_report.with_shares(
+        gpu_report.parse_operations(OPERATIONS).rows, {"read": 4600.0, "copy": 4200.0}
+    )
     assert [row["of"] for row in rows] == ["copy", "copy", None, "read"]
     assert rows[2] == {
         "name": "attention f16, 64 tokens after 0", "us": 12.81, "bf16": 168.0,
@@ -96,7 +100,7 @@ def test_operations() -> None:
 
 
 def test_upload() -> None:
-    found = gpu.parse_upload(UPLOAD)
+    found = gpu_report.parse_upload(UPLOAD)
     assert found.rates == {"pinned": 55.5}
     assert [row["pinned"] for row in found.rows] == [12.2, 43.2, 41.0]
     assert found.rows[0]["name"] == "mapped, threads 2, pieces of 1024 KiB"
@@ -106,30 +110,30 @@ def test_decode_as_recorded(results: Path) -> None:
     text = (results / "decode_breakdown_h200.txt").read_text()
     section = text.split("\n== ")[1]
     section = section.replace("\n\n", "\nlimit: memory is read at 4545 GB/s\n\n", 1)
-    found = gpu.parse_decode(section)
+    found = gpu_report.parse_decode(section)
     assert found.rates == {"read": 4545}
-    rows = {row["name"]: row for row in gpu.with_shares(found.rows, {"read": 4545.0})}
+    rows = {row["name"]: row for row in gpu_report.with_shares(found.rows, {"read": 4545.0})}
     assert rows["32 of 28672 x 4096 Q4_K"]["share"] == pytest.approx(465.1 / 641.5)
     assert rows["32 of attention"]["share"] is None
     whole = rows["a step after 512 tokens"]
     assert whole["share"] == pytest.approx(rows["all"]["share"] * rows["all"]["us"] / whole["us"])
     without = section.split("\n\n")[0] + "\nnot in one kernel: the context is longer\n"
-    *_, only = gpu.parse_decode(without).rows
+    *_, only = gpu_report.parse_decode(without).rows
     assert only["name"] == "a step after 512 tokens, not in one kernel: the context is longer"
 
 
 @pytest.mark.parametrize(
     ("parse", "text"),
     [
-        (gpu.parse_operations, "rms_norm, 1 rows      nan us\n"),
-        (gpu.parse_operations, ""),
-        (gpu.parse_upload, "read, 2 threads: 12.2 GB/s\n"),
-        (gpu.parse_attention, "F16 64 tokens after 0   7.33 us\n"),
-        (gpu.parse_attention, "no GPU\n"),
+        (gpu_report.parse_operations, "rms_norm, 1 rows      nan us\n"),
+        (gpu_report.parse_operations, ""),
+        (gpu_report.parse_upload, "read, 2 threads: 12.2 GB/s\n"),
+        (gpu_report.parse_attention, "F16 64 tokens after 0   7.33 us\n"),
+        (gpu_report.parse_attention, "no GPU\n"),
     ],
 )
 def test_what_is_not_understood(parse: Any, text: str) -> None:
-    with pytest.raises(gpu.Failure):
+    with pytest.raises(gpu_report.Failure):
         parse(text)
 
 
@@ -154,17 +158,19 @@ def test_a_part_that_fails_is_named(
     program(tmp_path, "operations", "echo no such kernel; exit 3")
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "trim", lambda device: None)
-    monkeypatch.setattr(gpu.model, "measure_all", one_model)
-    monkeypatch.setattr(gpu, "origin", lambda device, built: origin("cpu", built))
-    monkeypatch.setattr(gpu, "read_bandwidth", lambda device: 4.5e12)
+    monkeypatch.setattr(gpu_report.models, "measure_all", one_model)
+    monkeypatch.setattr(gpu_report, "origin", lambda device, built: origin("cpu", built))
+    monkeypatch.setattr(gpu_report, "read_bandwidth", lambda device: 4.5e12)
     monkeypatch.setattr(
-        gpu, "product_seconds", lambda device, shapes, tokens: (dict.fromkeys(shapes, 1.4e-3), "")
+        gpu_report,
+        "product_seconds",
+        lambda device, shapes, tokens: (dict.fromkeys(shapes, 1.4e-3), ""),
     )
     path = tmp_path / "found.json"
     words = ["--build", str(tmp_path), "--json", str(path), "--commit", "abc"]
     words += ["--skip", "decode"]
-    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
-    assert gpu.main() == 1
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", *words])
+    assert gpu_report.main() == 1
     shown = capsys.readouterr()
     assert "FAILED: operations: benchmark_operations ended with 3: no such kernel" in shown.err
     assert "FAILED: attention: there is no" in shown.err
@@ -182,7 +188,7 @@ def test_a_part_that_fails_is_named(
 
 @pytest.mark.skipif(cuda.is_available(), reason="a GPU is there")
 def test_no_gpu_is_said(repository: Path) -> None:
-    command = [sys.executable, "benchmarks/gpu.py", "--build", "nowhere"]
+    command = [sys.executable, "benchmarks/gpu_report.py", "--build", "nowhere"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("no GPU can be used: ")

@@ -1,8 +1,8 @@
 """Load time, memory, prefill and decode of models of well-known shapes with random weights.
 
-    python benchmarks/model.py                              # on a GPU, all of them
-    python benchmarks/model.py --models Llama-3.1-8B:Q8_0 --quick
-    python benchmarks/model.py --json benchmarks/results/model.json
+    python benchmarks/models.py                              # on a GPU, all of them
+    python benchmarks/models.py --models Llama-3.1-8B:Q8_0 --quick
+    python benchmarks/models.py --json benchmarks/results/model.json
 
 Each figure stands beside its limit, measured in the same run: for decode the bytes that a token
 reads (weights, and the cache where it is long) over the read bandwidth, for prefill the rate of

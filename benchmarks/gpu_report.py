@@ -1,7 +1,7 @@
 """What this GPU reaches at most, and what the kernels and models reach of it, in one command.
 
-    python benchmarks/gpu.py --build BUILD_FOLDER
-    python benchmarks/gpu.py --build BUILD_FOLDER --quick --json benchmarks/results/gpu.json
+    python benchmarks/gpu_report.py --build BUILD_FOLDER
+    python benchmarks/gpu_report.py --build BUILD_FOLDER --quick --json benchmarks/results/gpu.json
 
 BUILD_FOLDER is one of CMake's, built with -DQUANTLOOM_BENCHMARKS=ON. The ceilings are the highest
 rates that anything reached in this run which does nothing else: reading memory, copying it,
@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import models
 from origin import origin
 
-import model
 from quantloom import cuda
 from quantloom.ceilings import product_seconds, read_bandwidth
 
@@ -350,9 +350,9 @@ class Run:
         words += ["--commit", self.origin["commit"]] + ["--quick"] * self.arguments.quick
         if self.arguments.folder:
             words += ["--folder", str(self.arguments.folder)]
-        options = model.options_of(words)
+        options = models.options_of(words)
         print("\nmodels: tokens/s, with shares of limits")
-        for entry, row in model.measure_all(options, self.read * 1e9):
+        for entry, row in models.measure_all(options, self.read * 1e9):
             self.models[entry] = row
             self.save()
         return Found()
@@ -371,7 +371,7 @@ class Run:
         entry = QUICKLY_DECODED if self.arguments.quick else DECODED
         folder = self.arguments.folder or scratch
         folder.mkdir(parents=True, exist_ok=True)
-        path = model.file_of(entry, folder)
+        path = models.file_of(entry, folder)
         found = programs.decode(path)
         if not self.arguments.folder:
             path.unlink()
@@ -397,12 +397,12 @@ def main() -> int:
     parser.add_argument(
         "--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help=", ".join(PARTS)
     )
-    parser.add_argument("--models", nargs="+", type=model.known, metavar="NAME:MIX")
+    parser.add_argument("--models", nargs="+", type=models.known, metavar="NAME:MIX")
     parser.add_argument("--folder", type=Path, help="where the models' files are written and kept")
     parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    arguments.models = arguments.models or (QUICK_MODELS if arguments.quick else model.MODELS)
+    arguments.models = arguments.models or (QUICK_MODELS if arguments.quick else models.MODELS)
     if not cuda.is_available():
         parser.exit(2, f"no GPU can be used: {cuda.status().reason}\n")
     run = Run(arguments)

@@ -180,7 +180,7 @@ def test_perplexity(tmp_path: Path) -> None:
     for windows in ("0", "-3"):
         none = run("perplexity", str(text), "--windows", windows)
         assert none.returncode == 1
-        assert f"InvalidArgument: max_windows is {windows}, outside 1" in none.stderr
+        assert f"InvalidArgument: max_windows is {windows}, below 1" in none.stderr
 
 
 def expected_perplexity(model: quantloom.Model, windows: list[list[int]]) -> float:

@@ -41,6 +41,11 @@ def started_gpu(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
+def is_emulated() -> bool:
+    return emulated()
+
+
+@pytest.fixture
 def device(started_gpu: None) -> str:
     """Of the tests of tests/faults that files here import, whose own fixture says cpu."""
     return "cuda"

@@ -18,18 +18,6 @@ namespace {
 // Eight tokens a block, and a grid has at most 65,535 along them.
 constexpr std::int64_t most_raw_tokens = 8 * 65535;
 
-kernels::MatmulActivation matmul_activation(ops::Activation activation) {
-  switch (activation) {
-    case ops::Activation::silu:
-      return kernels::MatmulActivation::silu;
-    case ops::Activation::gelu:
-      return kernels::MatmulActivation::gelu;
-    case ops::Activation::gelu_tanh:
-      return kernels::MatmulActivation::gelu_tanh;
-  }
-  throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
-}
-
 const char* reason(kernels::MatmulStatus status) {
   switch (status) {
     case kernels::MatmulStatus::unsupported_format:
@@ -81,6 +69,18 @@ void check_matmul(kernels::MatmulStatus status, const kernels::MatmulArguments& 
 }
 
 }  // namespace
+
+kernels::MatmulActivation matmul_activation(ops::Activation activation) {
+  switch (activation) {
+    case ops::Activation::silu:
+      return kernels::MatmulActivation::silu;
+    case ops::Activation::gelu:
+      return kernels::MatmulActivation::gelu;
+    case ops::Activation::gelu_tanh:
+      return kernels::MatmulActivation::gelu_tanh;
+  }
+  throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
+}
 
 std::size_t Products::workspace_bytes(const ops::Limits& limits) {
   // What a call needs depends on its shape alone, and not monotonically: few rows are split along

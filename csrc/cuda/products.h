@@ -10,6 +10,9 @@
 
 namespace quantloom::cuda {
 
+// Errors: invalid_argument where no kernel has it.
+kernels::MatmulActivation matmul_activation(ops::Activation activation);
+
 class Products {
  public:
   // early: weights are fetched before the previous kernel has ended, so none of it may write them.

@@ -2,27 +2,12 @@
 
 #include <algorithm>
 
+#include "cuda/products.h"
 #include "device/cuda_call.h"
 #include "device/memory.h"
 #include "formats/types.h"
 
 namespace quantloom::cuda {
-namespace {
-
-kernels::MatmulActivation matmul_activation(ops::Activation activation) {
-  switch (activation) {
-    case ops::Activation::gelu:
-      return kernels::MatmulActivation::gelu;
-    case ops::Activation::gelu_tanh:
-      return kernels::MatmulActivation::gelu_tanh;
-    case ops::Activation::silu:
-      break;
-  }
-  return kernels::MatmulActivation::silu;
-}
-
-}  // namespace
-
 bool program_serves(const ops::Weight& weight) { return weight.planes != nullptr; }
 
 std::string step_name(const kernels::DecodeStep& step) {

@@ -118,11 +118,12 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
 
 }  // namespace
 
-DecodeNeeds decode_needs(formats::Format format) {
+DecodeTraits decode_traits(formats::Format format) {
   switch (format) {
-#define QL_CASE(F)         \
-  case formats::F::format: \
-    return {Planes<formats::F>::table_bytes, x_sums<Planes<formats::F>>};
+#define QL_CASE(F)                                                                    \
+  case formats::F::format:                                                            \
+    return {formats::F::bytes, formats::F::elements, Planes<formats::F>::table_bytes, \
+            x_sums<Planes<formats::F>>};
     QL_QUANTIZED_FORMATS(QL_CASE)
 #undef QL_CASE
     default:

@@ -20,13 +20,15 @@ constexpr int decode_index(formats::Format format) {
   return -1;
 }
 
-// What the products of a format have in shared memory beside x's quants and the weights. Its planes
-// say it, which what runs on the host does not know: decode.cu asks them.
-struct DecodeNeeds {
-  int table_bytes = 0;  // in which quants are looked up (Planes::table_bytes)
+// What a plan asks of a format, all zero where there is no kernel. Its planes say what products
+// have in shared memory beside x's quants and the weights; what runs on the host does not know the
+// planes, so decode.cu asks them.
+struct DecodeTraits {
+  int block_bytes = 0, elements = 0;  // of a block
+  int table_bytes = 0;                // in which quants are looked up (Planes::table_bytes)
   XSums sums = XSums::none;
 };
-DecodeNeeds decode_needs(formats::Format format);
+DecodeTraits decode_traits(formats::Format format);
 
 // The format at a place of the list.
 template <int index>

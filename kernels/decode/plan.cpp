@@ -9,28 +9,10 @@
 #include "decode/decode.h"
 #include "decode/formats.h"
 #include "decode/sizes.h"
-#include "formats/list.h"
 #include "matmul/geometry.h"
 
 namespace quantloom::kernels {
 namespace {
-
-struct Shape {
-  int block_bytes = 0, elements = 0;
-};
-
-bool shape_of(formats::Format format, Shape& shape) {
-  switch (format) {
-#define QL_CASE(F)                                     \
-  case formats::F::format:                             \
-    shape = {formats::F::bytes, formats::F::elements}; \
-    return true;
-    QL_QUANTIZED_FORMATS(QL_CASE)
-#undef QL_CASE
-    default:
-      return false;
-  }
-}
 
 struct Device {
   int blocks = 0, shared_bytes = 0;
@@ -52,23 +34,22 @@ Device current_device() {
 }
 
 bool complete(DecodeProduct& product, const DecodeStep* before, int blocks) {
-  Shape shape;
-  if (!shape_of(product.format, shape) || product.columns % shape.elements != 0 ||
-      product.columns % 32 != 0) {
+  const DecodeTraits traits = decode_traits(product.format);
+  if (traits.elements == 0 || product.columns % traits.elements != 0 || product.columns % 32 != 0) {
     return false;
   }
   product.pieces = (product.columns + piece_columns - 1) / piece_columns;
   product.inverse_columns = 1.0f / static_cast<float>(product.columns);
-  product.piece_bytes = strip_rows * shape.block_bytes * (piece_columns / shape.elements);
-  product.tail_bytes = strip_rows * shape.block_bytes *
-                       ((product.columns - (product.pieces - 1) * piece_columns) / shape.elements);
+  product.piece_bytes = strip_rows * traits.block_bytes * (piece_columns / traits.elements);
+  product.tail_bytes = strip_rows * traits.block_bytes *
+                       ((product.columns - (product.pieces - 1) * piece_columns) / traits.elements);
   // Products with this epilogue share x with no other, so that their units lie evenly.
   const bool one_strip =
       product.epilogue == MatmulEpilogue::add && units_of(product) <= blocks;  // a block
   product.own_columns = product.pieces <= decode_warps &&
                         product.tail_bytes == product.piece_bytes &&
                         ((product.pieces & (product.pieces - 1)) == 0 || one_strip);
-  product.sums = decode_needs(product.format).sums;
+  product.sums = traits.sums;
   if (product.epilogue != MatmulEpilogue::gate_up) {
     int strips = 0;
     for (int i = 0; i < product.weight_count; ++i) {
@@ -247,7 +228,7 @@ bool decode_plan(DecodeStep* steps, int step_count, void* exchange, DecodeShare*
     columns = std::max(columns, product.pieces * piece_columns);
     per_16 = per_16 || product.sums == XSums::per_16;
     most_bytes = std::max(most_bytes, product.piece_bytes);
-    table_bytes = std::max(table_bytes, decode_needs(product.format).table_bytes);
+    table_bytes = std::max(table_bytes, decode_traits(product.format).table_bytes);
   }
   for (int i = 0; i < step_count;) {
     if (steps[i].kind == DecodeStepKind::attention) {

@@ -70,3 +70,28 @@ def run(
         child.kill()
         child.wait()
     return Ended(child.returncode, out, err, time.monotonic() - start)
+
+
+# child_of(work): what `work` returns in a fork of this process, or the error that it raised.
+FORKED = """
+import multiprocessing, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is the point here
+fork = multiprocessing.get_context("fork")
+
+def child_of(work):
+    receiver, sender = fork.Pipe(duplex=False)
+    def target():
+        try:
+            sender.send(work())
+        except BaseException as error:
+            sender.send(f"{type(error).__name__}: {error}")
+    process = fork.Process(target=target)
+    process.start()
+    said = receiver.recv() if receiver.poll(20) else "nothing"
+    process.join(20)
+    if process.is_alive():
+        process.kill()
+        raise SystemExit(f"hangs after it said {said}")
+    assert process.exitcode == 0, (process.exitcode, said)
+    return said
+"""

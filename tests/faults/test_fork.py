@@ -5,37 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from children import run
+from children import FORKED, run
 
 from synthetic_model import Synthetic
 
-SETUP = """
-import multiprocessing, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is the point here
-fork = multiprocessing.get_context("fork")
+SETUP = (
+    FORKED
+    + """
 LONG = [i % 90 for i in range(1500)]
-
-def child_of(work):
-    receiver, sender = fork.Pipe(duplex=False)
-    def target():
-        try:
-            sender.send(work())
-        except BaseException as error:
-            sender.send(f"{type(error).__name__}: {error}")
-    process = fork.Process(target=target)
-    process.start()
-    said = receiver.recv() if receiver.poll(20) else "nothing"
-    process.join(20)
-    if process.is_alive():
-        process.kill()
-        return f"hangs after it said {said}"
-    assert process.exitcode == 0, process.exitcode
-    return said
 
 def tokens_of(prompt):
     with quantloom.load(path, device="cpu", threads=3) as model:
         return model.generate(prompt, max_new_tokens=20).tokens
 """
+)
 
 CASES = {
     "before the first use": """

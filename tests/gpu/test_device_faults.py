@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from children import run
+from children import FORKED, run
 
 from synthetic_model import Synthetic
 
@@ -123,27 +123,10 @@ def test_a_fault_poisons_every_model_on_the_device(case: str, path: Path) -> Non
     assert (ended.code, ended.out, err) == (0, "refused\n", "")
 
 
-FORKS = """
-import gc, multiprocessing, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is the point here
-fork = multiprocessing.get_context("fork")
-
-def child_of(work):
-    receiver, sender = fork.Pipe(duplex=False)
-    def target():
-        try:
-            sender.send(work())
-        except BaseException as error:
-            sender.send(f"{type(error).__name__}: {error}")
-    process = fork.Process(target=target)
-    process.start()
-    said = receiver.recv() if receiver.poll(20) else "nothing"
-    process.join(20)
-    if process.is_alive():
-        process.kill()
-        raise SystemExit(f"hangs after it said {said}")
-    assert process.exitcode == 0, (process.exitcode, said)
-    return said
+FORKS = (
+    FORKED
+    + """
+import gc
 
 def refused(call):
     try:
@@ -160,6 +143,7 @@ session.generate([1, 2, 3], max_new_tokens=20)
 stream = model.stream([1, 2, 3], max_new_tokens=200, ignore_eos=True)
 next(stream)
 """
+)
 
 IN_CHILD = """
 def in_child():

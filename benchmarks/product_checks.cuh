@@ -217,12 +217,12 @@ void check_fused(std::int64_t columns, int tokens) {
     return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
   };
   gated("gate_up", silu);
-  a.activation = kernels::MatmulActivation::gelu_tanh;
+  a.activation = kernels::Activation::gelu_tanh;
   gated("gate_up with GELU by tanh", gelu_tanh);
-  a.activation = kernels::MatmulActivation::gelu;
+  a.activation = kernels::Activation::gelu;
   gated("gate_up with GELU", [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2))); });
   if (kernels::matmul_norms(a)) {
-    a.activation = kernels::MatmulActivation::silu;
+    a.activation = kernels::Activation::silu;
     a.x = raw_x, a.norm = norm_weight, a.epsilon = epsilon;
     gated("norm and gate_up", silu);
   }

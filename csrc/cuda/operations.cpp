@@ -30,18 +30,6 @@ using ops::Weight;
 
 constexpr std::size_t mark_slots = 64;
 
-kernels::Activation kernel_activation(ops::Activation activation) {
-  switch (activation) {
-    case ops::Activation::silu:
-      return kernels::Activation::silu;
-    case ops::Activation::gelu:
-      return kernels::Activation::gelu;
-    case ops::Activation::gelu_tanh:
-      return kernels::Activation::gelu_tanh;
-  }
-  throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
-}
-
 kernels::Cache kernel_cache(const ops::CacheLayer& cache) {
   const auto type = [&] {
     switch (cache.type) {

@@ -70,14 +70,14 @@ void check_matmul(kernels::MatmulStatus status, const kernels::MatmulArguments& 
 
 }  // namespace
 
-kernels::MatmulActivation matmul_activation(ops::Activation activation) {
+kernels::Activation kernel_activation(ops::Activation activation) {
   switch (activation) {
     case ops::Activation::silu:
-      return kernels::MatmulActivation::silu;
+      return kernels::Activation::silu;
     case ops::Activation::gelu:
-      return kernels::MatmulActivation::gelu;
+      return kernels::Activation::gelu;
     case ops::Activation::gelu_tanh:
-      return kernels::MatmulActivation::gelu_tanh;
+      return kernels::Activation::gelu_tanh;
   }
   throw Error(ErrorKind::invalid_argument, "this activation has no kernel", "activation");
 }
@@ -267,7 +267,7 @@ bool Products::gates(const ops::Weight& gate, const ops::Weight& up, std::int64_
     return false;
   }
   kernels::MatmulArguments a = arguments(nullptr, nullptr, tokens, gate);
-  a.activation = matmul_activation(activation);
+  a.activation = kernel_activation(activation);
   const device::CurrentDevice current(device_);
   return kernels::matmul_gates(a);
 }
@@ -280,7 +280,7 @@ kernels::MatmulArguments Products::gated(const float* x, const ops::Norm* norm, 
   a.weights[0] = {gate.planes, gate.rows, nullptr, out};
   a.weights[1] = {up.planes, up.rows, nullptr, nullptr};
   a.epilogue = kernels::MatmulEpilogue::gate_up;
-  a.activation = matmul_activation(activation);
+  a.activation = kernel_activation(activation);
   return a;
 }
 

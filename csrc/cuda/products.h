@@ -11,7 +11,7 @@
 namespace quantloom::cuda {
 
 // Errors: invalid_argument where no kernel has it.
-kernels::MatmulActivation matmul_activation(ops::Activation activation);
+kernels::Activation kernel_activation(ops::Activation activation);
 
 class Products {
  public:

@@ -142,7 +142,7 @@ void Program::norm_gate_up(const float* x, const ops::Norm& norm, const ops::Wei
     }
     product->gated = true;
   }
-  product->activation = matmul_activation(activation);
+  product->activation = kernel_activation(activation);
 }
 
 bool Program::can_run(const device::Device& device) {

@@ -35,7 +35,7 @@ enum class XSums : std::int32_t { none, per_32, per_16 };
 struct DecodeProduct {
   formats::Format format = formats::Format::f32;
   MatmulEpilogue epilogue = MatmulEpilogue::store;
-  MatmulActivation activation = MatmulActivation::silu;
+  Activation activation = Activation::silu;
   int weight_count = 0;
   int columns = 0;
   const float* x = nullptr;

@@ -75,12 +75,12 @@ __device__ __forceinline__ void add_sums(const float* from, int count, int apart
 
 // As activate(), but without a division that could call a function: what is in registers around a
 // call is spilled.
-__device__ __forceinline__ float activated(float x, MatmulActivation activation) {
+__device__ __forceinline__ float activated(float x, Activation activation) {
   switch (activation) {
-    case MatmulActivation::gelu:
-      return activate(x, MatmulActivation::gelu);
-    case MatmulActivation::gelu_tanh:
-      return activate(x, MatmulActivation::gelu_tanh);
+    case Activation::gelu:
+      return activate(x, Activation::gelu);
+    case Activation::gelu_tanh:
+      return activate(x, Activation::gelu_tanh);
     default:
       return __fdividef(x, 1.0f + __expf(-x));
   }
@@ -101,7 +101,7 @@ __device__ __forceinline__ float norm_factor(const DecodeProduct& a, const float
 // shared memory behind that wait is 30 cycles in which all blocks stand still.
 struct StoreForm {
   bool pair, multiplies, is_fixed, is_tagged;
-  MatmulActivation activation;
+  Activation activation;
   int sums_each, rows;
   std::uint32_t tag;
   __device__ StoreForm(const DecodeProduct& a, std::uint32_t launch_tag)

@@ -286,7 +286,7 @@ bool matmul_norms(const MatmulArguments& arguments) {
 
 bool matmul_gates(const MatmulArguments& arguments) {
   DeviceLimits limits;
-  return arguments.activation != MatmulActivation::gelu ||
+  return arguments.activation != Activation::gelu ||
          (device_limits(limits) && !takes_wide(arguments, limits));
 }
 

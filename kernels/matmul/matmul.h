@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device/activation.h"
 #include "formats/format.h"
 
 namespace quantloom::kernels {
@@ -32,8 +33,6 @@ enum class MatmulX {
   prepared,          // memory of prepared_bytes() that was filled by the kernel before
   prepared_earlier,  // the same, but the kernel before has itself waited until it was filled
 };
-
-enum class MatmulActivation { silu, gelu, gelu_tanh };
 
 // One matrix of rows x MatmulArguments::columns.
 struct MatmulWeight {
@@ -65,7 +64,7 @@ struct MatmulArguments {
   MatmulWeight weights[matmul_most_weights];
   int weight_count = 1;
   MatmulEpilogue epilogue = MatmulEpilogue::store;
-  MatmulActivation activation = MatmulActivation::silu;
+  Activation activation = Activation::silu;
   // gate_up leaves its result as a prepared x in out of weight 0, once finish_prepared() has run.
   // Where matmul_prepares_out() says so.
   bool prepares_out = false;

@@ -21,7 +21,7 @@ struct StripList {
   int columns;
   int tokens;
   MatmulEpilogue epilogue;
-  MatmulActivation activation;
+  Activation activation;
   formats::Format out_type;
   bool prepares_out;
 };
@@ -39,11 +39,11 @@ __device__ inline Strip find_strip(const StripList& list, int s) {
   return {weight, s - list.first[weight]};
 }
 
-__device__ inline float activate(float x, MatmulActivation activation) {
+__device__ inline float activate(float x, Activation activation) {
   switch (activation) {
-    case MatmulActivation::gelu:
+    case Activation::gelu:
       return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    case MatmulActivation::gelu_tanh:
+    case Activation::gelu_tanh:
       return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
     default:
       return x / (1.0f + __expf(-x));

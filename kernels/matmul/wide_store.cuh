@@ -151,9 +151,9 @@ __device__ inline void store_halves(const float (&d)[tile_tokens / 2], const Str
 // division.
 struct SigmoidGate {
   float linear = 1.0f, cubic = 0.0f;
-  __device__ explicit SigmoidGate(MatmulActivation activation) {
+  __device__ explicit SigmoidGate(Activation activation) {
     // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    if (activation == MatmulActivation::gelu_tanh) linear = 1.5957691f, cubic = 0.0713548f;
+    if (activation == Activation::gelu_tanh) linear = 1.5957691f, cubic = 0.0713548f;
   }
   __device__ float operator()(float x) const {
     return __fdividef(x, 1.0f + __expf(-x * (linear + cubic * x * x)));

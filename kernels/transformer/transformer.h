@@ -8,11 +8,11 @@
 
 #include <cstdint>
 
+#include "device/activation.h"
+
 namespace quantloom::kernels {
 
 enum class CacheType { f16, f32, q8_0 };
-
-enum class Activation { silu, gelu, gelu_tanh };
 
 // One layer's keys and values, head-major [kv_heads, capacity, head_size]; q8_0 is int8 with one
 // half scale per 32 values in key_scales, value_scales [kv_heads, capacity, head_size / 32].

@@ -4,8 +4,10 @@
 # By default some of every kind of kernel: products of few tokens, of many, from raw blocks and with float weights,
 # dequantization, the operations of a layer, attention over each type of cache, the sampler, the decode program with both
 # of its caches, and whole generations. Few of the formats; tests/gpu has all of them.
-# A tool's finding makes its run end with 9. The tools run side by side; SECONDS_EACH bounds each. On an H200 170 s did
-# not do for the default.
+# A finding makes it end with 9, any other failure with that tool's own status. The tools run side by side, each in
+# PROCESSES processes that share the tests named (options go to every process); SECONDS_EACH bounds each of them.
+# TOOLS says which run. racecheck wants a module built with -DQUANTLOOM_RACECHECK=ON (tools/device_build.sh passes
+# it on): of the others it reports orders that it does not follow (tools/sanitizers/handover.cu).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")
@@ -50,6 +52,9 @@ if [ $# -eq 0 ]; then
     $gpu/test_decode_kernel.py::test_window_and_soft_cap"[f16-40]"
     $gpu/test_decode_kernel.py::test_window_and_soft_cap"[q8_0-300]"
     $gpu/test_decode_kernel.py::test_gate_and_up_of_two_formats"[IQ3_S-IQ4_XS-512-qwen3]"
+    $gpu/test_decode_kernel.py::test_sums_of_x"[parts1]"
+    $gpu/test_decode_kernel.py::test_sums_of_long_rows"[IQ1_M]"
+    $gpu/test_decode_kernel.py::test_tables_of_one_layer
     # Prompts in chunks, tokens with the operations one by one, and a step of the sampler.
     $gpu/test_model.py::test_architectures"[llama Q8_0]"
     $gpu/test_model.py::test_architectures"[llama soft caps]"
@@ -58,29 +63,43 @@ if [ $# -eq 0 ]; then
     $gpu/test_model.py::test_calls_of_a_decode_step"[options1]"
   )
 fi
+read -ra tools <<<"${TOOLS:-memcheck racecheck initcheck synccheck}"
+processes=${PROCESSES:-1}
+named=()
+options=()
+for argument in "${tests[@]}"; do
+  if [[ $argument == *::* || $argument == *.py ]]; then named+=("$argument"); else options+=("$argument"); fi
+done
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-for tool in memcheck racecheck initcheck synccheck; do
-  # Calls that are probed and answered with an error (has this build code for this chip?) are no findings.
-  # A time that is up interrupts pytest, which then still says what failed so far. With backtraces, which ask for
-  # the interpreter's lock, calls of several threads waited for each other for ever.
-  timeout -s INT --kill-after=30 "${SECONDS_EACH:-900}" compute-sanitizer --tool "$tool" --report-api-errors no \
-    --show-backtrace no \
-    --error-exitcode 9 --target-processes application-only \
-    python3 -m pytest -o addopts= -v -p no:cacheprovider --timeout 900 "${tests[@]}" >"$logs/$tool" 2>&1 &
-  pids+=($!)
+pids=()
+for tool in "${tools[@]}"; do
+  for ((process = 0; process < processes; ++process)); do
+    share=()
+    for ((i = process; i < ${#named[@]}; i += processes)); do share+=("${named[i]}"); done
+    [ ${#share[@]} -gt 0 ] || [ "$process" -eq 0 ] || continue
+    # Calls that are probed and answered with an error (has this build code for this chip?) are no findings.
+    # A time that is up interrupts pytest, which then still says what failed so far. With backtraces, which ask for
+    # the interpreter's lock, calls of several threads waited for each other for ever.
+    timeout -s INT --kill-after=30 "${SECONDS_EACH:-900}" compute-sanitizer --tool "$tool" --report-api-errors no \
+      --show-backtrace no --error-exitcode 9 --target-processes application-only \
+      python3 -m pytest -o addopts= -v -p no:cacheprovider --timeout 900 --durations 3 "${options[@]}" "${share[@]}" \
+      >"$logs/$tool.$process" 2>&1 &
+    pids+=($!)
+  done
 done
 worst=0
-for index in 0 1 2 3; do
-  wait "${pids[$index]}"
+for pid in "${pids[@]}"; do
+  wait "$pid"
   code=$?
   [ $code -gt $worst ] && worst=$code
 done
-for tool in memcheck racecheck initcheck synccheck; do
+for tool in "${tools[@]}"; do
   # Counted line by line: a run that was out of time may not have said it at its end.
-  echo "== $tool: $(grep -cE "::.* PASSED" "$logs/$tool") passed, $(grep -cE "::.* (FAILED|ERROR)" "$logs/$tool") failed" \
-    "of $(grep -m 1 -E "collected [0-9]+" "$logs/$tool" | grep -oE "[0-9]+" | tail -n 1)"
-  grep -E "^========= " "$logs/$tool" | grep -vE "COMPUTE-SANITIZER" | head -n 40
-  grep -E "^E  |^ERROR|^FAILED" "$logs/$tool" | tail -n 20
+  echo "== $tool: $(cat "$logs/$tool".* | grep -cE "::.* PASSED") passed," \
+    "$(cat "$logs/$tool".* | grep -cE "::.* (FAILED|ERROR)") failed of" \
+    "$(sed -nE 's/^collect.* ([0-9]+) items?.*/\1/p' "$logs/$tool".* | awk '{ all += $1 } END { print all + 0 }')"
+  grep -hE "^========= " "$logs/$tool".* | grep -vE "COMPUTE-SANITIZER" | head -n 40
+  grep -hE "^E  |^ERROR|^FAILED|call +tests/" "$logs/$tool".* | tail -n 20
 done
 exit $worst

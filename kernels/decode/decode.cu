@@ -83,13 +83,14 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
   const int warp = threadIdx.x / 32;
   if (threadIdx.x < ring_stages) {
     mbarrier_init(shared_address(&block.rings.filled[threadIdx.x]), 1);
-    mbarrier_init(shared_address(&block.rings.emptied[threadIdx.x]), stage_pieces);
+    mbarrier_init(shared_address(&block.rings.emptied[threadIdx.x]), stage_pieces * warp_arrivals);
     mbarrier_init_fence();
   }
   if (threadIdx.x < sum_buffers) {
     mbarrier_init(shared_address(&block.sums.squared[threadIdx.x]), decode_warps);
-    mbarrier_init(shared_address(&block.sums.summed[threadIdx.x]), decode_warps);
-    mbarrier_init(shared_address(&block.sums.stored[threadIdx.x]), decode_storing_warps);
+    mbarrier_init(shared_address(&block.sums.summed[threadIdx.x]), decode_warps * warp_arrivals);
+    mbarrier_init(shared_address(&block.sums.stored[threadIdx.x]),
+                  decode_storing_warps * warp_arrivals);
   }
   if (threadIdx.x == 0) {
     block.rings.multiplied = -1;

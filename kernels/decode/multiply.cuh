@@ -59,8 +59,7 @@ struct StageWalk {
   __device__ std::uint32_t slot() const { return stage % ring_stages; }
   __device__ void wait() const { mbarrier_wait(filled + 8 * slot(), stage / ring_stages & 1); }
   __device__ void release(int lane) {
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(emptied + 8 * slot());
+    mbarrier_arrive_warp(emptied + 8 * slot(), lane);
     stage += decode_warps / stage_pieces;
   }
 };

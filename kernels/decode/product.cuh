@@ -39,8 +39,7 @@ __device__ __noinline__ void product_step(Block& block, std::uint8_t* base, int 
         mbarrier_arrive(shared_address(&block.sums.squared[buffer]));
       }
       multiply(batch);
-      __syncwarp();
-      if (lane == 0) mbarrier_arrive(shared_address(&block.sums.summed[buffer]));
+      mbarrier_arrive_warp(shared_address(&block.sums.summed[buffer]), lane);
       if (batch.last >= strips) break;
       batch = StripBatch(share, strips, batch.last);
       wait_for_stores(block, batch.number - (sum_buffers - 1));

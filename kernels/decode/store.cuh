@@ -185,8 +185,7 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
       if (output.row >= 0) store_row(form, output, before, normed ? norm : 1.0f, sums);
     }
     if (stamps != nullptr) stamps[3] = nanoseconds();
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(shared_address(&block.sums.stored[buffer]));
+    mbarrier_arrive_warp(shared_address(&block.sums.stored[buffer]), lane);
   }
 }
 

@@ -37,6 +37,21 @@ __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
                : "memory");
 }
 
+// How often a warp arrives: once, as __syncwarp() orders its lanes before the one that arrives.
+// racecheck follows only what the arriving lane did itself (tools/sanitizers/handover.cu), so that
+// in a build for it every lane arrives.
+#if defined(QUANTLOOM_RACECHECK)
+constexpr int warp_arrivals = 32;
+#else
+constexpr int warp_arrivals = 1;
+#endif
+
+// Every lane calls it, after what its warp wrote or read.
+__device__ inline void mbarrier_arrive_warp(std::uint32_t barrier, int lane) {
+  __syncwarp();
+  if (warp_arrivals == 32 || lane == 0) mbarrier_arrive(barrier);
+}
+
 __device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity) {
 #if defined(QL_BULK_COPY)
 #define QL_WAIT "try_wait"

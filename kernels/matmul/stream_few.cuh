@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   const std::uint32_t full = shared_address(shared + layout.handing) + team * few_depth * 16;
   const std::uint32_t empty = full + few_depth * 8;
   if (slot == 0 && lane < few_depth) {
-    mbarrier_init(full + 8 * lane, slots);
-    mbarrier_init(empty + 8 * lane, 1);
+    mbarrier_init(full + 8 * lane, slots * warp_arrivals);
+    mbarrier_init(empty + 8 * lane, warp_arrivals);
   }
   const std::uint32_t taken = shared_address(shared + layout.given) + warp * 8;
   if (shares) {
@@ -224,16 +224,14 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
         }
         *lanes_of(place + half * strip_floats) = v;
       }
-      __syncwarp();
-      if (lane == 0) mbarrier_arrive(full + 8 * place_of(k));
+      mbarrier_arrive_warp(full + 8 * place_of(k), lane);
     }
     const int due = k - depth / 2;
     if (due != turn) continue;
     turn += slots;
     mbarrier_wait(full + 8 * place_of(due), phase_of(due));
     finish(first + due * layout.teams, places + place_of(due) * unit * strip_floats);
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(empty + 8 * place_of(due));
+    mbarrier_arrive_warp(empty + 8 * place_of(due), lane);
   }
 
   if (layout.slices == 1) return;

@@ -79,8 +79,7 @@ __device__ inline void convert_tile(const X* x, int columns, int tokens,
     }
     // For wgmma, which reads shared memory as the copy engine does.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(stages.full + 8 * stage);
+    mbarrier_arrive_warp(stages.full + 8 * stage, lane);
     if (++stage == stages.count) stage = 0, parity ^= 1;
   }
 }

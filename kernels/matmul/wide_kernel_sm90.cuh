@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(wide_threads(tile_tokens), 1)
   const std::uint32_t x = shared_address(shared + layout.x);
   if (threadIdx.x == 0) {
     for (int i = 0; i < layout.x_stages; ++i) {
-      mbarrier_init(full + 8 * i, converts ? wide_converters : 1);
+      mbarrier_init(full + 8 * i, converts ? wide_converters * warp_arrivals : 1);
       mbarrier_init(empty + 8 * i, cluster * consumer_warps);
     }
     for (int i = 0; i < gather_barriers; ++i) mbarrier_init(gathered + 8 * i, 1);

@@ -111,7 +111,6 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
     if (lane == 0 && slot < slots) {
       mbarrier_init(taken, 1);
       mbarrier_init_fence();
-      mbarrier_expect(taken, FewX<P, tiles>::given_bytes);
     }
     __syncwarp();
     cluster_arrive_relaxed();
@@ -149,6 +148,9 @@ __global__ void __launch_bounds__(32 * few_warps, 1)
   float* const given = places + slot * tile_floats;
   const int apart = strip_floats * 4;
   if (shares) {
+    // Behind the block's barrier, as racecheck takes these for two threads' that shared the
+    // barrier.
+    if (lane == 0 && slot < slots) mbarrier_expect(taken, FewX<P, tiles>::given_bytes);
     // Nothing may be given to a block that has not begun.
     cluster_wait();
     if (slot < slots) x.give(first_tile ^ 1, given, apart, x_place, taken, lane);

@@ -94,8 +94,13 @@ void Pool::release(void* memory) noexcept {
 
 void Pool::mark_shared(void* memory) {
   const std::lock_guard lock(mutex_);
-  const auto found = used_.find(memory);
-  if (found != used_.end()) found->second.shared = true;
+  auto found = used_.upper_bound(memory);
+  if (found == used_.begin()) return;
+  --found;
+  const auto* begin = static_cast<const std::byte*>(found->first);
+  if (static_cast<const std::byte*>(memory) < begin + found->second.bytes) {
+    found->second.shared = true;
+  }
 }
 
 void Pool::forget(Stream stream) {

@@ -7,7 +7,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "device/runtime.h"
@@ -61,8 +60,8 @@ class Pool {
   // Back to the cache. Never throws: it runs in destructors.
   void release(void* memory) noexcept;
 
-  // Somebody else's streams use this block too: it is reused only after the whole device was waited
-  // for.
+  // Somebody else's streams use the block that `memory` is in: it is reused only after the whole
+  // device was waited for. Memory of nobody's or of another's is none of the pool's.
   void mark_shared(void* memory);
 
   // `stream` is about to be destroyed with nothing left on it: blocks still handed out for it
@@ -91,7 +90,7 @@ class Pool {
 
   PoolBackend& backend_;
   std::mutex mutex_;
-  std::unordered_map<void*, Block> used_;
+  std::map<void*, Block> used_;
   std::map<std::size_t, std::vector<Block>> cached_;
   MemoryStatistics statistics_;
 };

@@ -106,6 +106,31 @@ TEST(a_shared_block_waits_for_the_whole_device) {
   CHECK(device.synchronizations == 1);
 }
 
+TEST(a_part_of_a_block_that_is_shared_shares_the_block) {
+  CountedDevice device(16 * mebibyte);
+  Pool pool(device);
+  void* before = pool.allocate(3000, first_stream, "x");
+  auto* memory = static_cast<std::byte*>(pool.allocate(5000, first_stream, "x"));
+  pool.mark_shared(memory + 4999);
+  pool.release(before);
+  pool.allocate(3000, first_stream, "x");
+  CHECK(device.synchronizations == 0);
+  pool.release(memory);
+  pool.allocate(5000, first_stream, "x");
+  CHECK(device.synchronizations == 1);
+}
+
+TEST(memory_that_is_not_the_pools_is_not_shared) {
+  CountedDevice device(16 * mebibyte);
+  Pool pool(device);
+  auto* memory = static_cast<std::byte*>(pool.allocate(3000, first_stream, "x"));
+  pool.mark_shared(memory - 1);
+  pool.mark_shared(memory + size_class(3000));
+  pool.release(memory);
+  pool.allocate(3000, first_stream, "x");
+  CHECK(device.synchronizations == 0);
+}
+
 TEST(a_shared_block_is_the_last_choice) {
   CountedDevice device(16 * mebibyte);
   Pool pool(device);

@@ -114,7 +114,7 @@ class Upload {
       slot.pinned = next;
       next += stride;
       if (staged_) {
-        slot.staging = allocate(device, largest, work_stream_.get(), "an upload buffer");
+        slot.staging = allocate(device, largest, copy_stream_.get(), "an upload buffer");
         slot.consumed = std::make_unique<Event>(device);
       }
       slot.copied = std::make_unique<Event>(device);

@@ -103,8 +103,10 @@ void copy_strided(const Tensor& from, void* to) {
     layout.strides[d] = units.strides[d];
   }
   int element = static_cast<int>(units.bytes);
-  if (from.is_blocks()) {  // rows of blocks, 2 bytes at a time where their size allows it
-    element = units.bytes % 2 == 0 ? 2 : 1;
+  if (from.is_blocks()) {  // rows of blocks, 2 bytes at a time where all of them lie so
+    std::uint64_t places = units.bytes | reinterpret_cast<std::uintptr_t>(from.data());
+    for (const std::int64_t stride : units.strides) places |= static_cast<std::uint64_t>(stride);
+    element = places % 2 == 0 ? 2 : 1;
     layout.shape[layout.dimensions - 1] = static_cast<std::int64_t>(units.bytes) / element;
     layout.strides[layout.dimensions - 1] = element;
   }

@@ -39,8 +39,16 @@ cudaError_t strided_copy(const void* from, const StridedLayout& layout, int elem
   if (layout.dimensions < 0 || layout.dimensions > max_copy_dimensions)
     return cudaErrorInvalidValue;
   std::int64_t count = 1;
-  for (int d = 0; d < layout.dimensions; ++d) count *= layout.shape[d];
+  std::uint64_t places =
+      reinterpret_cast<std::uintptr_t>(from) | reinterpret_cast<std::uintptr_t>(to);
+  for (int d = 0; d < layout.dimensions; ++d) {
+    count *= layout.shape[d];
+    if (layout.shape[d] > 1) places |= static_cast<std::uint64_t>(layout.strides[d]);
+  }
   if (count == 0) return cudaSuccess;
+  if (element_bytes < 1 || places % static_cast<std::uint64_t>(element_bytes) != 0) {
+    return cudaErrorInvalidValue;
+  }
   switch (element_bytes) {
     case 1:
       return launch<std::uint8_t>(from, layout, count, to, stream);

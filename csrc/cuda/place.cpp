@@ -7,14 +7,13 @@
 #include "device/memory.h"
 #include "device/upload.h"
 #include "formats/types.h"
+#include "matmul/geometry.h"
 #include "matmul/matmul.h"
 
 namespace quantloom::cuda {
 namespace {
 
 constexpr std::uint64_t alignment = 256;
-constexpr std::size_t trailer = 16;      // behind the planes, zeroed before the first piece
-constexpr std::int64_t strip_rows = 16;  // that are repacked together
 
 std::uint64_t row_bytes(const ops::Weight& weight) {
   const formats::TypeInfo* type = formats::type_info(static_cast<std::uint32_t>(weight.format));
@@ -65,7 +64,7 @@ device::Transfer packed_transfer(const device::Device& device, ops::Weight& weig
           .source = source,
           .file = weight.file,
           .file_offset = weight.file_offset,
-          .unit = strip_rows * bytes_of_row,
+          .unit = kernels::strip_rows * bytes_of_row,
           .consume = repack};
 }
 
@@ -89,6 +88,8 @@ ops::Buffer place(const device::Device& device, device::Stream stream,
     const std::uint64_t bytes = placed_bytes(*weight);
     const std::uint64_t packed = packed_bytes(*weight);
     if (packed != 0) {
+      // Before the first piece, each of which may hold the largest weight.
+      constexpr std::size_t trailer = kernels::planes_trailer;
       device::fill_zero(next + packed - trailer, device, trailer, stream);
       transfers.push_back(packed_transfer(device, *weight, next));
     } else {

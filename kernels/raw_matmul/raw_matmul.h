@@ -1,8 +1,8 @@
-// Matrix product straight from GGUF blocks as they stand in the file: the oracle of the packed
-// kernels, in float32, and what serves a matrix whose shape they do not take. F32, F16 and BF16
-// have kernels of their own where the columns are a multiple of 8: in float32 up to 8 tokens, of
-// few rows up to 24, and where the bits must not depend on their number; else on the tensor cores
-// with weights and x of 16 bits or more.
+// Matrix product straight from GGUF blocks as they stand in the file: in float32 the oracle of the
+// packed kernels, and what multiplies by F32, F16 and BF16, which have no planes. These have
+// kernels of their own where the columns are a multiple of 8: in float32 up to 8 tokens, of few
+// rows up to 24, and where the bits must not depend on their number; else on the tensor cores with
+// weights and x of 16 bits or more.
 #pragma once
 
 #include <cuda_runtime_api.h>

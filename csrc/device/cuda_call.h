@@ -11,11 +11,12 @@
 #include <utility>
 
 #include "base/faults.h"
+#include "device/limits.h"
 #include "device/runtime.h"
 
 namespace quantloom::device {
 
-constexpr int max_devices = 64;  // GPUs of a process that are used
+constexpr int max_devices = kernels::most_devices;  // GPUs of a process that are used
 
 // Throws unless `status` is success: out_of_memory for cudaErrorMemoryAllocation, device for all
 // else. A fault that the context does not survive poisons the current device.

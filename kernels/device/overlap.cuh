@@ -6,6 +6,8 @@
 
 #include <cstddef>
 
+#include "device/limits.h"
+
 namespace quantloom::kernels {
 
 // Before anything is read that the kernel before writes, and before anything is written.
@@ -16,8 +18,8 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
-// overlap: such a launch, of a kernel that waits as above says, or an ordinary one. cluster: blocks
-// of one; 1 where the device knows none.
+// overlap: such a launch, of a kernel that waits as above says, or an ordinary one, as it always is
+// before Hopper. cluster: blocks of one; 1 where the device knows none.
 template <class... Parameters, class... Arguments>
 cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluster, int threads,
                             std::size_t shared_bytes, bool overlap, cudaStream_t stream,
@@ -29,7 +31,8 @@ cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 grid, int cluste
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {};
   config.attrs = attributes;
-  if (overlap) {
+  DeviceLimits limits;
+  if (overlap && device_limits(limits) && limits.capability >= 90) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

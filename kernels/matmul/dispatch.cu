@@ -1,8 +1,9 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <mutex>
+#include <cstdint>
 
+#include "device/limits.h"
 #include "matmul/instance.cuh"
 #include "matmul/wide.h"
 
@@ -43,36 +44,6 @@ WideLaunch find_wide(formats::Format format) {
   }
 }
 #endif
-
-struct DeviceLimits {
-  int capability = 0;  // 90 is Hopper
-  int processors = 0;
-  int shared_bytes = 0;
-};
-
-// Read once per device; attribute queries cost a microsecond each.
-bool device_limits(DeviceLimits& limits) {
-  constexpr int most_devices = 64;
-  static std::mutex mutex;
-  static DeviceLimits known[most_devices];
-  int device = 0, major = 0, minor = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= most_devices) return false;
-  const std::lock_guard lock(mutex);
-  DeviceLimits& read = known[device];
-  if (read.processors == 0) {
-    if (cudaDeviceGetAttribute(&read.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                               device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&read.processors, cudaDevAttrMultiProcessorCount, device) !=
-            cudaSuccess) {
-      return false;
-    }
-  }
-  if (read.capability == 0) read.capability = 10 * major + minor;
-  limits = read;
-  return true;
-}
 
 StripList strip_list(const MatmulArguments& arguments, int& strips) {
   StripList list{};

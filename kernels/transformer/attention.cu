@@ -1,34 +1,18 @@
 #include "transformer/attention.cuh"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
+
+#include "device/limits.h"
 
 namespace quantloom::kernels {
 namespace {
 
 #if defined(QUANTLOOM_HAS_SM90)
-// Asked once per device; an attribute costs a microsecond.
-bool is_hopper() {
-  static std::array<std::atomic<int>, 64> majors{};
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= static_cast<int>(majors.size())) {
-    return false;
-  }
-  int major = majors[device].load(std::memory_order_relaxed);
-  if (major == 0) {
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
-      return false;
-    }
-    majors[device].store(major, std::memory_order_relaxed);
-  }
-  return major == 9;
-}
-
 bool fits_hopper(const Cache& cache) {
   const int size = cache.head_size;
+  DeviceLimits limits;
   return cache.type != CacheType::f32 && (size == 64 || size == 96 || size == 128 || size == 256) &&
-         is_hopper();
+         device_limits(limits) && limits.capability / 10 == 9;
 }
 #endif
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "cuda/products.h"
 #include "device/cuda_call.h"
@@ -13,6 +14,13 @@ namespace {
 
 // A call that would take more is cut along its tokens.
 constexpr std::size_t most_workspace = std::size_t{256} << 20;
+
+// Kernels count rows, columns and tokens in 32 bits.
+void require_counts(std::int64_t rows, std::int64_t columns, std::int64_t tokens = 0) {
+  narrow_to_int32(rows, "rows of w");
+  narrow_to_int32(columns, "columns of w");
+  narrow_to_int32(tokens, "rows of x");
+}
 
 void check_repack(kernels::MatmulStatus status, const char* name, const device::Tensor& tensor) {
   if (status != kernels::MatmulStatus::done && status != kernels::MatmulStatus::cuda_error) {
@@ -35,8 +43,9 @@ std::size_t planes_bytes(formats::Format format, std::int64_t rows, std::int64_t
 }
 
 void pack(const device::Tensor& blocks, const device::Tensor& planes) {
-  const device::CurrentDevice current(planes.device());
   const std::int64_t rows = blocks.shape()[0];
+  require_counts(rows, blocks.shape()[1]);
+  const device::CurrentDevice current(planes.device());
   check_repack(kernels::repack(blocks.format(), blocks.data(), planes.data(), 0, rows, rows,
                                blocks.shape()[1], planes.stream()),
                "repack", planes);
@@ -57,6 +66,7 @@ bool multiplies(const device::Device& device, formats::Format x, formats::Format
 
 void multiply(const device::Tensor& x, std::int64_t tokens, const ops::Weight& weight,
               ops::Precision precision, const device::Tensor& out) {
+  require_counts(weight.rows, weight.columns, tokens);
   const device::Device device = out.device();
   const device::Stream stream = device::compute_stream(device);
   const device::CurrentDevice current(device);

@@ -87,14 +87,16 @@ std::size_t Products::workspace_bytes(const ops::Limits& limits) {
   // the columns. A call between these that needs more is cut in two.
   constexpr std::int64_t fine = 16384;
   const std::int64_t most_rows = std::max(limits.vocabulary, 2 * limits.width);
+  // One token of a format with a large table may take the kernel for a few.
+  const std::int64_t most_tokens = std::max<std::int64_t>(limits.tokens, 2);
   kernels::MatmulArguments a;
   a.format = formats::Format::q8_0;
   a.columns = (limits.width + 255) / 256 * 256;
   std::size_t most = 0;
   for (std::int64_t rows = 256; rows < most_rows + 2048; rows += rows < fine ? 256 : 2048) {
     a.weights[0].rows = rows;
-    for (std::int64_t tokens = 8; tokens < limits.tokens + 8; tokens += tokens < 16 ? 8 : 16) {
-      a.tokens = std::min(tokens, limits.tokens);
+    for (std::int64_t tokens = 8; tokens < most_tokens + 8; tokens += tokens < 16 ? 8 : 16) {
+      a.tokens = std::min(tokens, most_tokens);
       for (const bool invariant : {false, true}) {
         if (invariant && !limits.batch_invariant) continue;
         a.invariant = invariant;
@@ -124,13 +126,16 @@ void Products::set_parts(ops::Buffer high, ops::Buffer rest) {
   rest_ = std::move(rest);
 }
 
-// More than eight tokens are multiplied in halves, and all where results may not depend on their
-// number. Ternary weights are exact in them, so that rounding x is the whole error, and models of
-// such weights enlarge it most (2.6e-3 in the logits of a test model): there a second product adds
-// what halves miss of x.
+// Ternary weights are exact in halves, so that where x is rounded to them that is the whole error,
+// and models of such weights enlarge it most (2.6e-3 in the logits of a test model): there a second
+// product adds what halves miss of x.
 bool Products::in_two_parts(const ops::Weight& weight, std::int64_t tokens) const {
-  return (tokens > 8 || batch_invariant_) && precision_ == ops::Precision::exact &&
-         (weight.format == formats::Format::tq1_0 || weight.format == formats::Format::tq2_0);
+  if (precision_ != ops::Precision::exact ||
+      (weight.format != formats::Format::tq1_0 && weight.format != formats::Format::tq2_0)) {
+    return false;
+  }
+  const device::CurrentDevice current(device_);
+  return kernels::matmul_rounds_x(arguments(nullptr, nullptr, tokens, weight));
 }
 
 void Products::run(const float* x, std::int64_t tokens, std::span<const ops::Projection> outputs,

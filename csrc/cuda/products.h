@@ -23,7 +23,7 @@ class Products {
            Launch launch = Launch::early)
       : device_(device), precision_(precision), stream_(stream), launch_(launch) {}
 
-  // Bytes of workspace with which calls within the limits run whole.
+  // Bytes of workspace with which calls within the limits run, nearly all of them whole.
   static std::size_t workspace_bytes(const ops::Limits& limits);
   // The same for products with one weight.
   static std::size_t workspace_bytes(const ops::Weight& weight, std::int64_t tokens);

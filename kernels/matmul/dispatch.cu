@@ -80,6 +80,9 @@ int count_strips(const MatmulArguments& arguments) {
   return strips;
 }
 
+// Kernels count in 32 bits; a last tile of rows, columns or tokens goes past the end.
+bool counts(std::int64_t size) { return size >= 1 && size <= INT32_MAX - 512; }
+
 bool bound_by_bytes(const FormatKernels& kernels) { return kernels.bytes > kernels.elements; }
 
 // Of `tokens` of the call's.
@@ -158,8 +161,8 @@ MatmulStatus repack(formats::Format format, const void* blocks, void* planes,
                     std::int64_t columns, cudaStream_t stream, bool zeroed) {
   const FormatKernels* kernels = find_kernels(format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
-  if (rows < 1 || columns < 1 || columns % kernels->elements != 0 || first_row % strip_rows != 0 ||
-      first_row + rows > matrix_rows) {
+  if (rows < 1 || !counts(columns) || columns % kernels->elements != 0 ||
+      first_row % strip_rows != 0 || first_row + rows > matrix_rows || !counts(matrix_rows)) {
     return MatmulStatus::bad_shape;
   }
   auto* trailer = static_cast<std::uint8_t*>(planes) + planes_bytes(format, matrix_rows, columns) -
@@ -178,7 +181,8 @@ MatmulStatus unpack(formats::Format format, const void* planes, void* blocks,
                     cudaStream_t stream) {
   const FormatKernels* kernels = find_kernels(format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
-  if (rows < 1 || columns < 1 || columns % kernels->elements != 0 || first_row % strip_rows != 0) {
+  if (!counts(rows) || !counts(columns) || columns % kernels->elements != 0 ||
+      first_row % strip_rows != 0) {
     return MatmulStatus::bad_shape;
   }
   return kernels->unpack(planes, blocks, {first_row, rows, static_cast<int>(columns)}, stream);
@@ -261,12 +265,21 @@ bool matmul_gates(const MatmulArguments& arguments) {
          (device_limits(limits) && !takes_wide(arguments, limits));
 }
 
+bool matmul_rounds_x(const MatmulArguments& arguments) {
+  DeviceLimits limits;
+  return device_limits(limits) && takes_wide(arguments, limits);
+}
+
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream) {
   const FormatKernels* kernels = find_kernels(arguments.format);
   if (kernels == nullptr) return MatmulStatus::unsupported_format;
-  if (arguments.columns < 1 || arguments.columns % kernels->elements != 0 || arguments.tokens < 1 ||
-      arguments.weight_count < 1 || arguments.weight_count > matmul_most_weights) {
+  if (!counts(arguments.columns) || arguments.columns % kernels->elements != 0 ||
+      !counts(arguments.tokens) || arguments.weight_count < 1 ||
+      arguments.weight_count > matmul_most_weights) {
     return MatmulStatus::bad_shape;
+  }
+  for (int i = 0; i < arguments.weight_count; ++i) {
+    if (!counts(arguments.weights[i].rows)) return MatmulStatus::bad_shape;
   }
   if (arguments.workspace_bytes < matmul_workspace_bytes(arguments)) {
     return MatmulStatus::small_workspace;

@@ -15,7 +15,7 @@ namespace quantloom::kernels {
 enum class MatmulStatus {
   done,
   unsupported_format,  // no kernel for this format
-  bad_shape,           // columns not a whole number of blocks, or a size below 1
+  bad_shape,           // columns not a whole number of blocks, or a size below 1 or near 2^31
   bad_operation,       // a norm, an epilogue or a type that this call's kernel does not have
   small_workspace,     // workspace_bytes() says how much
   cuda_error,          // cudaPeekAtLastError() says which
@@ -126,6 +126,9 @@ bool matmul_norms(const MatmulArguments& arguments);
 // Whether matmul() has the epilogue gate_up for this call. The kernel for many tokens has no GELU
 // by the error function.
 bool matmul_gates(const MatmulArguments& arguments);
+
+// Whether matmul() rounds x to halves in this call; elsewhere it has 16 bits in fixed point.
+bool matmul_rounds_x(const MatmulArguments& arguments);
 
 MatmulStatus matmul(const MatmulArguments& arguments, cudaStream_t stream);
 

@@ -227,6 +227,7 @@ void bind_model(py::module_& m) {
           },
           "Bytes of the KV cache of one session.")
       .def_property_readonly("gpu_layers", &Model::gpu_layers)
+      .def_property_readonly("gpu_obstacle", &Model::gpu_obstacle)
       .def(
           "tensors",
           [](const Model& m) {

@@ -177,6 +177,24 @@ class CudaOperations final : public ops::Operations {
   std::uint64_t placed_bytes(const Weight& weight) const override {
     return cuda::placed_bytes(weight);
   }
+  std::string obstacle(const ops::Limits& limits,
+                       std::span<const Weight* const> weights) const override {
+    if (limits.vocabulary > kernels::largest_vocabulary) {
+      return "its vocabulary has " + std::to_string(limits.vocabulary) +
+             " tokens, and a GPU's sampler takes " + std::to_string(kernels::largest_vocabulary);
+    }
+    if (limits.head_size > kernels::largest_head) {
+      return "its heads have " + std::to_string(limits.head_size) +
+             " values, and a GPU's attention takes " + std::to_string(kernels::largest_head);
+    }
+    for (const Weight* weight : weights) {
+      if (not weight->multiplied || weight->columns % 4 == 0) continue;
+      return "tensor '" + weight->name + "' has " + std::to_string(weight->columns) +
+             " columns, and float matrices on a GPU are multiplied in fours";
+    }
+    return {};
+  }
+  std::int64_t most_tokens() const override { return kernels::most_pass_tokens; }
   bool fuses(const std::function<void()>& calls) override {
     list(calls);
     return program_.can_run(device_);

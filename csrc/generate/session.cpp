@@ -89,11 +89,12 @@ Session::Session(std::shared_ptr<const model::Model> model,
       std::min(model::default_pass_tokens(model_->options().device,
                                           model_->hyperparameters().embedding_length),
                capacity_));
-  if (chunk < 1 or chunk > capacity_) {
+  const std::int64_t most = model_->most_pass_tokens();
+  if (chunk < 1 or chunk > most) {
     throw Error(
         ErrorKind::invalid_argument,
-        "prefill_chunk is " + std::to_string(chunk) + ", outside 1 to " + std::to_string(capacity_),
-        "prefill_chunk", std::nullopt, static_cast<std::uint64_t>(capacity_));
+        "prefill_chunk is " + std::to_string(chunk) + ", outside 1 to " + std::to_string(most),
+        "prefill_chunk", std::nullopt, static_cast<std::uint64_t>(most));
   }
   device_ = std::make_unique<Device>(*model_, capacity_, chunk);
 }

@@ -81,7 +81,22 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
       .context = model->context_length_,
       .limits = model->limits(std::min(default_pass_tokens(options.device, h.embedding_length),
                                        model->context_length_))};
-  model->stages_ = choose_stages(gpu.get(), *binding, h, sizes, options.gpu_layers);
+  GpuLayers wanted = options.gpu_layers;
+  if (gpu != nullptr and wanted.count.value_or(1) > 0) {
+    std::vector<const ops::Weight*> weights;
+    for (const MatrixBinding& matrix : binding->matrices) weights.push_back(matrix.weight);
+    model->gpu_obstacle_ = gpu->obstacle(sizes.limits, weights);
+    if (not model->gpu_obstacle_.empty()) {
+      if (not wanted.as_fit) {
+        throw Error(ErrorKind::device,
+                    "this model does not run on " + device::to_string(options.device) + ": " +
+                        model->gpu_obstacle_,
+                    "device");
+      }
+      wanted.count = 0;
+    }
+  }
+  model->stages_ = choose_stages(gpu.get(), *binding, h, sizes, wanted);
   for (const Stage& stage : model->stages_) {
     const bool on_gpu = stage.device.type != device::DeviceType::cpu;
     model->operations_.push_back(on_gpu ? std::move(gpu)
@@ -122,6 +137,12 @@ std::size_t Model::stage_of(std::int64_t layer) const {
 std::int64_t Model::gpu_layers() const {
   const Stage& front = stages_.front();
   return front.device.type == device::DeviceType::cpu ? 0 : front.layers.last;
+}
+
+std::int64_t Model::most_pass_tokens() const {
+  std::int64_t most = context_length_;
+  for (const auto& operations : operations_) most = std::min(most, operations->most_tokens());
+  return most;
 }
 
 void Model::place_matrices(Binding& binding, const LoadProgress& progress) {

@@ -72,6 +72,9 @@ class Model {
 
   const std::vector<Stage>& stages() const { return stages_; }
   std::int64_t gpu_layers() const;
+  // Why a GPU that was to take what fits took nothing, where that is not its free memory.
+  const std::string& gpu_obstacle() const { return gpu_obstacle_; }
+  std::int64_t most_pass_tokens() const;  // that a session may compute at a time
   // In the order of the file's table, then what quantloom adds (the RoPE table).
   const std::vector<PlacedTensor>& tensors() const { return tensors_; }
 
@@ -97,6 +100,7 @@ class Model {
   std::int64_t context_length_ = 0;
   std::uint64_t weight_bytes_ = 0;
   std::vector<Stage> stages_;
+  std::string gpu_obstacle_;
   // One for each stage: placed the weights, and outlives their buffers.
   std::vector<std::unique_ptr<ops::Operations>> operations_;
   std::vector<ops::Buffer> buffers_;

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -188,6 +189,14 @@ class Operations {
   virtual std::uint64_t placed_bytes(const Weight& weight) const = 0;
   virtual std::uint64_t reserved_bytes(const Limits& limits) const = 0;
   virtual std::uint64_t available_bytes() const = 0;
+  // Why calls within the limits, or products with these weights, are none of this device's; empty
+  // where it has them all.
+  virtual std::string obstacle(const Limits& /*limits*/,
+                               std::span<const Weight* const> /*weights*/) const {
+    return {};
+  }
+  // That a call may have.
+  virtual std::int64_t most_tokens() const { return std::numeric_limits<std::int32_t>::max(); }
   // Whether replay() would run these calls, of one token between embed() and sample(), as one
   // kernel. They are only taken down: nothing runs, and none of their pointers is followed.
   virtual bool fuses(const std::function<void()>& /*calls*/) { return false; }

@@ -8,7 +8,7 @@ namespace quantloom::kernels {
 namespace {
 
 constexpr int warps = 4;
-constexpr int most_per_lane = 16;  // head sizes to 512
+constexpr int most_per_lane = largest_head / 32;
 
 __device__ float element(const Cache& cache, const void* plane, const void* scales,
                          std::int64_t row, int i) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(32 * warps) any(Attention a) {
 
 cudaError_t attention_any(const Attention& arguments, cudaStream_t stream) {
   const int size = arguments.cache.head_size;
-  if (size > 32 * most_per_lane) return cudaErrorInvalidValue;
+  if (size > largest_head) return cudaErrorInvalidValue;
   const dim3 grid(arguments.tokens, arguments.heads);
   const std::size_t shared = (warps * size + 2 * warps) * sizeof(float);
   any<<<grid, 32 * warps, shared, stream>>>(arguments);

@@ -8,7 +8,6 @@ namespace quantloom::kernels {
 namespace {
 
 constexpr int warps = 4;
-constexpr int largest_head = 512;
 
 __global__ void __launch_bounds__(32 * warps) rope_store_kernel(RopeStore a) {
   extern __shared__ float shared[];
@@ -52,7 +51,7 @@ cudaError_t rope_store(const RopeStore& arguments, cudaStream_t stream) {
   if (arguments.tokens == 0) return cudaSuccess;
   const int size = arguments.cache.head_size;
   if (size > largest_head || (arguments.cache.type == CacheType::q8_0 && size % 32 != 0) ||
-      arguments.tokens > 65535) {
+      arguments.tokens > most_pass_tokens) {
     return cudaErrorInvalidValue;
   }
   const int slots = arguments.heads + 2 * arguments.cache.kv_heads;

@@ -12,6 +12,9 @@
 
 namespace quantloom::kernels {
 
+constexpr int largest_head = 512;
+constexpr int most_pass_tokens = 65535;  // of a call; what a grid's second dimension has room for
+
 enum class CacheType { f16, f32, q8_0 };
 
 // One layer's keys and values, head-major [kv_heads, capacity, head_size]; q8_0 is int8 with one

@@ -133,7 +133,8 @@ def _where(model: Model, chosen: str, reason: str, most_layers: int | None) -> s
             return f"on {chosen} ({reason})"
         if most_layers == 0:
             return f"on {model.device} (gpu_layers is 0)"
-        return f"on {model.device} (no layer fits the free memory of {chosen})"
+        obstacle = model._core.gpu_obstacle or "no layer fits the free memory"
+        return f"on {model.device} ({chosen}: {obstacle})"
     layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
     return f"with {layers}, the rest on the CPU"
 

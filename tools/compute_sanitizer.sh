@@ -6,8 +6,9 @@
 # of its caches, and whole generations. Few of the formats; tests/gpu has all of them.
 # A finding makes it end with 9, any other failure with that tool's own status. The tools run side by side, each in
 # PROCESSES processes that share the tests named (options go to every process); SECONDS_EACH bounds each of them.
-# TOOLS says which run. racecheck wants a module built with -DQUANTLOOM_RACECHECK=ON (tools/device_build.sh passes
-# it on): of the others it reports orders that it does not follow (tools/sanitizers/handover.cu).
+# TOOLS says which run, LOGS names a folder that keeps what they print. racecheck wants a module built with
+# -DQUANTLOOM_RACECHECK=ON (tools/device_build.sh passes it on): of the others it reports orders that it does not
+# follow (tools/sanitizers/handover.cu).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")
@@ -70,8 +71,13 @@ options=()
 for argument in "${tests[@]}"; do
   if [[ $argument == *::* || $argument == *.py ]]; then named+=("$argument"); else options+=("$argument"); fi
 done
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+if [ -n "${LOGS:-}" ]; then
+  logs=$LOGS
+  mkdir -p "$logs"
+else
+  logs=$(mktemp -d)
+  trap 'rm -rf "$logs"' EXIT
+fi
 pids=()
 for tool in "${tools[@]}"; do
   for ((process = 0; process < processes; ++process)); do

@@ -72,6 +72,8 @@ constexpr std::array integer_rules{
                 1 << 24},
 };
 
+// rope.scaling.yarn_attn_factor is not read: converters write YaRN's whole magnitude there or a
+// factor on it, and llama.cpp computes the magnitude of these architectures without it.
 constexpr std::array real_rules{
     RealRule{"attention.layer_norm_rms_epsilon", &H::norm_epsilon, required, 0, 1},
     RealRule{"attention.scale", &H::attention_scale, optional, 1e-6, 1e6},
@@ -82,7 +84,6 @@ constexpr std::array real_rules{
     RealRule{"rope.scaling.factor", &H::rope_factor, optional, 1e-3, 1e6},
     RealRule{"rope.scaling.yarn_ext_factor", &H::rope_extrapolation, optional, 0, 1},
     RealRule{"rope.scaling.attn_factor", &H::rope_attention_factor, optional, 1e-3, 1e3},
-    RealRule{"rope.scaling.yarn_attn_factor", &H::rope_yarn_attention_factor, optional, 1e-3, 1e3},
     RealRule{"rope.scaling.yarn_beta_fast", &H::rope_beta_fast, optional, 1e-3, 1e6},
     RealRule{"rope.scaling.yarn_beta_slow", &H::rope_beta_slow, optional, 1e-3, 1e6},
 };

@@ -50,8 +50,7 @@ struct Hyperparameters {
   double rope_base = 0;
   double rope_factor = 1;            // linear and YaRN: positions are divided by this
   double rope_extrapolation = 1;     // YaRN's weight of the unscaled fast dimensions
-  double rope_attention_factor = 1;  // multiplies cosine and sine, as does the next
-  double rope_yarn_attention_factor = 1;
+  double rope_attention_factor = 1;  // multiplies cosine and sine
   double rope_beta_fast = 32;
   double rope_beta_slow = 1;
 };

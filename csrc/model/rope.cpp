@@ -32,8 +32,8 @@ std::vector<float> rope_table(const Hyperparameters& h, std::span<const float> f
                               std::int64_t context) {
   const std::int64_t pairs = h.rope_dimensions / 2;
   const bool yarn = h.rope_scaling == RopeScaling::yarn and h.rope_extrapolation != 0;
-  double magnitude = h.rope_attention_factor * h.rope_yarn_attention_factor;
-  if (yarn) magnitude *= 1 + 0.1 * std::log(h.rope_factor);
+  double magnitude = h.rope_attention_factor;
+  if (yarn) magnitude *= 1 + 0.1 * std::log(std::max(1.0, h.rope_factor));
 
   std::vector<double> frequencies(static_cast<std::size_t>(pairs));
   for (std::int64_t i = 0; i < pairs; ++i) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,24 +60,48 @@ KINDS = {
     "llama linear": Synthetic(
         keys={"rope.scaling.type": "linear", "rope.scaling.factor": 2.5},
     ),
+    "llama a factor without a type": Synthetic(keys={"rope.scaling.factor": 2.5}),
+    "llama the factor's older name": Synthetic(keys={"rope.scale_linear": 2.5}),
+    "llama both names": Synthetic(keys={"rope.scale_linear": 5.0, "rope.scaling.factor": 2.5}),
+    "llama scaled by none": Synthetic(
+        keys={"rope.scaling.type": "none", "rope.scaling.factor": 2.5},
+    ),
     "llama yarn": Synthetic(keys=YARN),
+    "llama yarn over its context": Synthetic(
+        context=64, keys=YARN, drop=("rope.scaling.original_context_length",)
+    ),
+    "llama yarn that shrinks": Synthetic(keys={**YARN, "rope.scaling.factor": 0.5}),
+    "llama yarn without extrapolation": Synthetic(
+        keys={**YARN, "rope.scaling.yarn_ext_factor": 0.0}
+    ),
+    "llama yarn, the key that is not read": Synthetic(
+        keys={**YARN, "rope.scaling.yarn_attn_factor": 1.25}
+    ),
     "llama yarn, its own constants": Synthetic(
         keys={
             **YARN,
             "rope.scaling.yarn_ext_factor": 0.5,
             "rope.scaling.attn_factor": 1.25,
-            "rope.scaling.yarn_beta_fast": 8.0,
-            "rope.scaling.yarn_beta_slow": 0.5,
+            "rope.scaling.yarn_beta_fast": 0.5,
+            "rope.scaling.yarn_beta_slow": 0.1,
         }
     ),
     "llama partial rope": Synthetic(keys={"rope.dimension_count": 8}),
     "mistral with a window": Synthetic(kv_heads=1, keys={"attention.sliding_window": 5}),
+    "llama attention scale": Synthetic(keys={"attention.scale": 0.5}),
+    "llama by default": Synthetic(
+        kv_heads=4,
+        drop=("attention.head_count_kv", "attention.key_length", "attention.value_length"),
+    ),
     "llama soft caps": Synthetic(
         keys={"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
     ),
     "qwen2": Synthetic("qwen2", biases=("attn_q", "attn_k", "attn_v"), tied=True),
     "qwen2 yarn": Synthetic("qwen2", biases=("attn_q", "attn_k", "attn_v"), keys=YARN),
     "qwen3, wide heads": Synthetic("qwen3", qk_norm=True, head_size=32),
+    "qwen3 epsilon": Synthetic(
+        "qwen3", qk_norm=True, keys={"attention.layer_norm_rms_epsilon": 0.25}
+    ),
     "qwen3 linear": Synthetic(
         "qwen3",
         qk_norm=True,
@@ -141,6 +166,38 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
     with quantloom.load(path, device="cpu") as model:
         error = relative_error(model.logits(tokens), expected)
         assert error <= BOUND, error
+
+
+# Each key that a model is computed by and no shape shows, in a kind whose logits it moves.
+KEYS = {
+    "attention.layer_norm_rms_epsilon": "qwen3 epsilon",
+    "attention.scale": "llama attention scale",
+    "attention.sliding_window": "mistral with a window",
+    "attn_logit_softcapping": "llama soft caps",
+    "final_logit_softcapping": "llama soft caps",
+    "rope.dimension_count": "llama partial rope",
+    "rope.freq_base": "llama-3 factors",
+    "rope.scale_linear": "llama the factor's older name",
+    "rope.scaling.attn_factor": "llama yarn, its own constants",
+    "rope.scaling.factor": "llama a factor without a type",
+    "rope.scaling.original_context_length": "llama yarn",
+    "rope.scaling.type": "llama yarn",
+    "rope.scaling.yarn_beta_fast": "llama yarn, its own constants",
+    "rope.scaling.yarn_beta_slow": "llama yarn, its own constants",
+    "rope.scaling.yarn_ext_factor": "llama yarn, its own constants",
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_matters(key: str, tmp_path: Path) -> None:
+    """As below, of keys: an engine that reads one otherwise is found by test_architectures."""
+    recipe = KINDS[KEYS[key]]
+    ignored = dict(recipe.keys)
+    del ignored[key]
+    tokens = tokens_for(40)
+    expected = reference(recipe.write(tmp_path)).logits(tokens)
+    without = reference(replace(recipe, keys=ignored).write(tmp_path)).logits(tokens)
+    assert relative_error(without, expected) > 10 * BOUND
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2 yarn", "qwen3, wide heads"])

@@ -217,6 +217,22 @@ def test_key_out_of_range_or_of_another_type(key: str, value: Any, tmp_path: Pat
     assert caught.value.subject == f"llama.{key}"
 
 
+SIZES: list[dict[str, int]] = [
+    {"embedding_length": 128},
+    {"feed_forward_length": 64},
+    {"attention.head_count": 8},
+    {"attention.head_count_kv": 4},
+    {"attention.key_length": 32, "attention.value_length": 32},
+]
+
+
+@pytest.mark.parametrize("keys", SIZES, ids=lambda keys: next(iter(keys)))
+def test_sizes_that_the_tensors_do_not_have(keys: dict[str, int], tmp_path: Path) -> None:
+    path = replace(BASE, keys=keys).write(tmp_path)
+    with pytest.raises(ModelError, match=r"has shape .* the hyperparameters call for"):
+        quantloom.load(path, device="cpu")
+
+
 def test_names_in_messages_cannot_steer_a_terminal(tmp_path: Path) -> None:
     name = "\x1b[2J\x9b31m\u202e"
     path = Synthetic(tensors={name: np.zeros(8, np.float32)}).write(tmp_path)

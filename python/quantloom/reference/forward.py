@@ -92,12 +92,13 @@ class ReferenceModel:
         plain = base ** (-np.arange(0, n, 2) / n)
         if "rope_freqs.weight" in self.weights:
             plain = plain / self.weights["rope_freqs.weight"]
-        kind = str(self.key("rope.scaling.type", "none"))
-        factor = float(self.key("rope.scaling.factor", 1.0))
+        # Older files give a factor without a type, or under its older name: both are linear.
+        kind = str(self.key("rope.scaling.type", "linear"))
+        older = self.key("rope.scale_linear", 1.0)
+        factor = float(self.key("rope.scaling.factor", older)) if kind != "none" else 1.0
         magnitude = float(self.key("rope.scaling.attn_factor", 1.0))
-        if kind == "none":
-            return plain, magnitude
-        if kind == "linear":
+        extrapolation = float(self.key("rope.scaling.yarn_ext_factor", 1.0))
+        if kind != "yarn" or extrapolation == 0:
             return plain / factor, magnitude
         trained = self.key("context_length")
         original = float(self.key("rope.scaling.original_context_length", trained))
@@ -110,9 +111,9 @@ class ReferenceModel:
         low = max(np.floor(pair_turning(fast)), 0)
         high = min(np.ceil(pair_turning(slow)), n - 1)
         ramp = np.clip((np.arange(n // 2) - low) / max(high - low, 0.001), 0, 1)
-        kept = (1 - ramp) * float(self.key("rope.scaling.yarn_ext_factor", 1.0))
+        kept = (1 - ramp) * extrapolation
         scaled = plain / factor * (1 - kept) + plain * kept
-        return scaled, magnitude * (1 + 0.1 * float(np.log(factor)))
+        return scaled, magnitude * (1 + 0.1 * max(0.0, float(np.log(factor))))
 
     def rotate(self, x: Array) -> Array:
         """RoPE of x [tokens, heads, head_size], whose first token stands at position 0."""

@@ -2,16 +2,18 @@
 
     python benchmarks/batch_invariant.py --device cuda --model Llama-3.2-1B:Q4_K_M [--json FILE]
 
-Each pair of modes is measured in turn in one run; times are medians.
+The modes take turns within each figure, so that a slower machine slows both; times are medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +27,50 @@ PROMPTS = [1, 4, 8, 16, 64, 512, 700]
 NEW = 128
 
 
-def seconds_of(session: quantloom.Session, prompt: list[int], repeat: int) -> float:
-    """From the call to the first token, from an empty cache."""
-    times = []
+def in_turn(
+    sessions: dict[bool, quantloom.Session],
+    work: Callable[[quantloom.Session], tuple[float, ...]],
+    repeat: int,
+) -> dict[bool, list[float]]:
+    """Medians of what `work` finds, from an empty cache; the sessions take turns."""
+    found: dict[bool, list[tuple[float, ...]]] = {mode: [] for mode in sessions}
     for _ in range(repeat + 1):
-        session.reset()
-        start = time.perf_counter()
-        session.generate(prompt, max_new_tokens=1, ignore_eos=True)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def measure(model: quantloom.Model, repeat: int) -> dict[str, Any]:
-    """Tokens per second of each kind of work."""
-    tokens = np.random.default_rng(1).integers(0, model.vocabulary_size, 4096).tolist()
-    answer: dict[str, Any] = {"prefill": {}}
-    with model.session() as session:
-        for length in PROMPTS:
-            answer["prefill"][length] = length / seconds_of(session, tokens[:length], repeat)
-        rates, turns = [], []
-        for _ in range(repeat):
+        for mode, session in sessions.items():
             session.reset()
-            first = session.generate(tokens[:512], max_new_tokens=NEW, ignore_eos=True)
-            rates.append(first.timings.decode_rate)
-            again = [*tokens[:512], *first.tokens, *tokens[600:616]]
-            start = time.perf_counter()
-            session.generate(again, max_new_tokens=1, ignore_eos=True)
-            turns.append(time.perf_counter() - start)
-        answer["decode"] = statistics.median(rates)
-        answer["second_turn_seconds"] = statistics.median(turns)
+            found[mode].append(work(session))
+    # The first turn warms up.
+    return {
+        mode: [statistics.median(values) for values in zip(*turns[1:], strict=True)]
+        for mode, turns in found.items()
+    }
+
+
+def seconds_to_first(session: quantloom.Session, prompt: list[int]) -> float:
+    """From the call to the first token."""
+    start = time.perf_counter()
+    session.generate(prompt, max_new_tokens=1, ignore_eos=True)
+    return time.perf_counter() - start
+
+
+def measure(
+    sessions: dict[bool, quantloom.Session], vocabulary: int, repeat: int
+) -> dict[bool, dict[str, Any]]:
+    """Tokens per second of each kind of work, of each mode."""
+    tokens = np.random.default_rng(1).integers(0, vocabulary, 4096).tolist()
+    answer: dict[bool, dict[str, Any]] = {mode: {"prefill": {}} for mode in sessions}
+    for length in PROMPTS:
+        prompt = tokens[:length]
+        found = in_turn(sessions, lambda s, p=prompt: (seconds_to_first(s, p),), repeat)
+        for mode, (seconds,) in found.items():
+            answer[mode]["prefill"][length] = length / seconds
+
+    def decode_and_second_turn(session: quantloom.Session) -> tuple[float, float]:
+        first = session.generate(tokens[:512], max_new_tokens=NEW, ignore_eos=True)
+        again = [*tokens[:512], *first.tokens, *tokens[600:616]]
+        return first.timings.decode_rate, seconds_to_first(session, again)
+
+    for mode, (rate, seconds) in in_turn(sessions, decode_and_second_turn, repeat).items():
+        answer[mode] |= {"decode": rate, "second_turn_seconds": seconds}
     return answer
 
 
@@ -68,19 +85,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     name, mix = arguments.model.split(":")
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = Path(folder) / "model.gguf"
         synthetic.write(path, name, mix, context=4096)
+        sessions = {}
         for mode in (False, True):
-            with quantloom.load(
-                path,
-                device=arguments.device,
-                context_length=4096,
-                threads=arguments.threads,
-                batch_invariant=mode,
-            ) as model:
-                results[mode] = measure(model, arguments.repeat)
+            model = stack.enter_context(
+                quantloom.load(
+                    path,
+                    device=arguments.device,
+                    context_length=4096,
+                    threads=arguments.threads,
+                    batch_invariant=mode,
+                )
+            )
+            sessions[mode] = stack.enter_context(model.session())
+        results = measure(sessions, model.vocabulary_size, arguments.repeat)
     print(f"{arguments.model} on {arguments.device}, tokens/s   off          on       on/off")
     for length in PROMPTS:
         off, on = (results[mode]["prefill"][length] for mode in (False, True))

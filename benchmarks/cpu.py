@@ -3,7 +3,9 @@
 Writes a file with the shape of a known model and random weights, then measures in turn, so that
 other work on the machine falls on both:
 
-    python benchmarks/cpu.py --llama-bench ../llama.cpp/build/bin/llama-bench
+    python benchmarks/cpu.py --llama-bench ../llama.cpp/build/bin/llama-bench [--json FILE]
+
+Prefill starts from an empty context and decode after the prompt's tokens, on both sides.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import synthetic
+from origin import origin
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,20 @@ def measure_quantloom(work: Work, precision: str) -> Speed:
     return Speed(prefill, decode)
 
 
-def measure_llama(work: Work, program: Path) -> Speed:
-    """One run of llama-bench, which warms up by itself."""
-    command = [str(program), "-m", str(work.path), "-t", str(work.threads)]
-    command += ["-p", str(work.prompt_tokens), "-n", str(work.new_tokens), "-r", "1", "-o", "json"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
-    results = {bool(entry["n_prompt"]): entry["avg_ts"] for entry in json.loads(run.stdout)}
-    return Speed(results[True], results[False])
+def measure_llama(work: Work, program: Path) -> tuple[Speed, str]:
+    """One run each of llama-bench, which warms up by itself, and its commit."""
+
+    def run(*tests: str) -> dict[str, Any]:
+        command = [str(program), "-m", str(work.path), "-t", str(work.threads)]
+        command += [*tests, "-r", "1", "-o", "json"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        (entry,) = json.loads(done.stdout)
+        return dict(entry)
+
+    prompt, new = str(work.prompt_tokens), str(work.new_tokens)
+    prefill = run("-p", prompt, "-n", "0")
+    decode = run("-p", "0", "-n", new, "-d", prompt)
+    return Speed(prefill["avg_ts"], decode["avg_ts"]), str(decode["build_commit"])
 
 
 def median(speeds: Sequence[Speed]) -> Speed:
@@ -102,10 +113,12 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--instruction-set", default="auto", help="as of QUANTLOOM_CPU")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--commit", help="what was built; by default what git says")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     os.environ["QUANTLOOM_CPU"] = arguments.instruction_set
 
+    llama_commit = None
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.file or synthetic.write(
             Path(folder) / "model.gguf", arguments.model, arguments.mix
@@ -114,15 +127,28 @@ def main() -> None:
         runs: dict[str, list[Speed]] = {}
         for _ in range(arguments.repeat):
             if arguments.llama_bench:
-                runs.setdefault("llama.cpp", []).append(measure_llama(work, arguments.llama_bench))
+                speed, llama_commit = measure_llama(work, arguments.llama_bench)
+                runs.setdefault("llama.cpp", []).append(speed)
             for precision in ("fast", "exact"):
                 runs.setdefault(precision, []).append(measure_quantloom(work, precision))
         size = path.stat().st_size
     results = {name: median(speeds) for name, speeds in runs.items()}
+    report(results, size)
     if arguments.json:
-        print(json.dumps({name: asdict(speed) for name, speed in results.items()}))
-    else:
-        report(results, size)
+        made = f"{arguments.model}:{arguments.mix}"
+        found = {
+            **origin("cpu", arguments.commit),
+            "llama_commit": llama_commit,
+            "model": arguments.file.name if arguments.file else made,
+            "file_bytes": size,
+            "threads": arguments.threads,
+            "prompt_tokens": arguments.prompt_tokens,
+            "new_tokens": arguments.new_tokens,
+            "repeat": arguments.repeat,
+            "instruction_set": arguments.instruction_set,
+            "results": {name: asdict(speed) for name, speed in results.items()},
+        }
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

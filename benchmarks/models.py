@@ -254,7 +254,7 @@ def measure_all(
         for entry in arguments.models:
             path = file_of(entry, folder, arguments.long)
             row = measure(path, arguments, bandwidth)
-            row |= {name: found[name] for name in ("commit", "date")}
+            row |= found
             row["read_bandwidth"] = bandwidth
             print_row(entry, row, arguments.long)
             if not arguments.folder:
@@ -264,15 +264,19 @@ def measure_all(
 
 def main() -> None:
     arguments = options_of()
+    kept: dict[str, Any] = {}
+    name = device_name(arguments.device)
+    if arguments.json and arguments.json.exists():
+        before = json.loads(arguments.json.read_text())
+        if before["device"] != name:
+            raise SystemExit(f"{arguments.json} holds figures of {before['device']}, not of {name}")
+        kept = before["models"]
     bandwidth = read_bandwidth(arguments.device)
     print(f"reading memory: {bandwidth / 1e9:,.0f} GB/s; rates in tokens/s with shares of limits")
-    kept: dict[str, Any] = {}
-    if arguments.json and arguments.json.exists():
-        kept = json.loads(arguments.json.read_text()).get("models", {})
     for entry, row in measure_all(arguments, bandwidth):
         kept[entry] = row
         if arguments.json:
-            result = {"device": device_name(arguments.device), "models": kept}
+            result = {"device": name, "models": kept}
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import quantloom
 from quantloom import cuda
 
 
@@ -37,14 +42,28 @@ def device_name(device: str) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def command() -> str:
+    """How this program was called; folders of this machine say nothing elsewhere."""
+    program, *words = sys.argv
+    words = [Path(word).name if word.startswith("/") else word for word in words]
+    return shlex.join(["python", f"benchmarks/{Path(program).name}", *words])
+
+
 def origin(device: str, built: str | None = None) -> dict[str, Any]:
-    """Device, day and commit; `built` is the commit where git does not know it."""
-    found = {
+    """Device, day, commit, command and versions; `built` is the commit where git knows none."""
+    found: dict[str, Any] = {
         "device": device_name(device),
         "date": datetime.date.today().isoformat(),
         "commit": built or commit(),
+        "command": command(),
+        "versions": {
+            "quantloom": quantloom.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
     }
     if device != "cpu":
         query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         found["driver"] = _output(*query) or "unknown"
+        found["versions"]["cuda"] = cuda.status().runtime_version
     return found

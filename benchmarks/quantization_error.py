@@ -63,6 +63,11 @@ class Baseline:
         self._chunk = self._library.ggml_quantize_chunk
         self._chunk.restype = ctypes.c_size_t
         self._chunk.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
+        names = []
+        for function in (self._library.ggml_version, self._library.ggml_commit):
+            function.restype = ctypes.c_char_p
+            names.append(function().decode())
+        self.version = " ".join(names)
 
     def quantize(self, values: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
         kind = FORMATS[name]
@@ -86,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("--library", type=Path, help="llama.cpp's libggml-base.so")
     parser.add_argument("--model", type=Path, help="GGUF file with real matrices")
+    parser.add_argument("--no-times", action="store_true", help="on a machine with other work")
     parser.add_argument("--commit", help="what was built; by default what git says")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
@@ -95,8 +101,13 @@ def main() -> None:
         data["real"] = real_data(options.model)
 
     rows = []
+    time_shown = ""
     print("relative error, and in brackets its ratio to llama.cpp's; ns per weight on one thread")
-    print(f"{'format':8}" + "".join(f"{name:>20}" for name in data) + f"{'ns':>8}")
+    print(
+        f"{'format':8}"
+        + "".join(f"{name:>20}" for name in data)
+        + ("" if options.no_times else f"{'ns':>8}")
+    )
     for name, kind in FORMATS.items():
         if not kind.encodable or name == "F32":
             continue
@@ -114,12 +125,19 @@ def main() -> None:
                 row[label] = {"error": ours, "llama.cpp": theirs, "ratio": ours / theirs}
                 cell += f" ({ours / theirs:.4f})"
             line += f"{cell:>20}"
-            if label == "gaussian":
+            if label == "gaussian" and not options.no_times:
                 row["ns_per_weight"] = seconds / values.size * 1e9
-        print(line + f"{row['ns_per_weight']:8.0f}", flush=True)
+                time_shown = f"{row['ns_per_weight']:8.0f}"
+        print(line + time_shown, flush=True)
         rows.append(row)
     if options.json:
-        report = {**origin("cpu", options.commit), "formats": rows}
+        report = {
+            **origin("cpu", options.commit),
+            "ggml": baseline.version if baseline else None,
+            "shape": [ROWS, COLUMNS],
+            "seed": SEED,
+            "formats": rows,
+        }
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -13,8 +13,8 @@ from quantloom.quantization import dequantize, quantize
 ENCODABLE = [name for name, kind in FORMATS.items() if kind.encodable]
 QUANTIZED = [name for name in ENCODABLE if name not in ("F32", "F16", "BF16")]
 
-# Root mean square error of llama.cpp's quantizer over the root mean square of the data, measured
-# with benchmarks/quantization_error.py on the data of `sample`.
+# Root mean square error of llama.cpp's quantizer over the root mean square of the data: what
+# `Baseline` and `error` of benchmarks/quantization_error.py give for the arrays of `sample`.
 LLAMA_CPP: dict[tuple[str, str], float] = {
     ("Q4_0", "gaussian"): 0.086088,
     ("Q4_0", "heavy-tailed"): 0.128598,

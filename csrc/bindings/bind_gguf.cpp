@@ -24,7 +24,7 @@ namespace py = pybind11;
 namespace {
 
 using quantloom::gguf::Array;
-using quantloom::gguf::StringCursor;
+using quantloom::gguf::KeyValue;
 using quantloom::gguf::TensorInfo;
 using quantloom::gguf::ValueType;
 using quantloom::loader::ModelFile;
@@ -44,7 +44,7 @@ py::object numpy_copy(const Array& array) {
   return copy;
 }
 
-py::object to_python(const Array& array) {
+py::object to_python(std::string_view key, const Array& array) {
   switch (array.element_type()) {
     case ValueType::uint8:
       return numpy_copy<std::uint8_t>(array);
@@ -72,26 +72,29 @@ py::object to_python(const Array& array) {
     case ValueType::array:
       break;
   }
-  py::list strings(static_cast<py::ssize_t>(array.size()));
-  StringCursor cursor(array.data());
-  for (py::ssize_t i = 0; not cursor.done(); ++i) {
-    PyList_SET_ITEM(strings.ptr(), i, to_python(cursor.next()).release().ptr());
-  }
+  py::list strings;
+  array.each_string(key, [&](std::string_view text) { strings.append(to_python(text)); });
   return strings;
 }
 
 py::object value(const ModelFile& file, std::size_t index) {
   if (index >= file.file().metadata().size()) throw py::index_error();
+  const KeyValue& record = file.file().metadata()[index];
   return std::visit(
-      [](const auto& stored) -> py::object {
+      [&](const auto& stored) -> py::object {
         using Stored = std::decay_t<decltype(stored)>;
-        if constexpr (std::is_same_v<Stored, std::string_view> || std::is_same_v<Stored, Array>) {
+        // Text and arrays are read from the map; the other values were copied from it.
+        if constexpr (std::is_same_v<Stored, std::string_view>) {
+          file.check_unchanged();
           return to_python(stored);
+        } else if constexpr (std::is_same_v<Stored, Array>) {
+          file.check_unchanged();
+          return to_python(record.key, stored);
         } else {
           return py::cast(stored);
         }
       },
-      file.file().metadata()[index].value);
+      record.value);
 }
 
 // (type name, number of elements) without converting the value; None elements for a scalar.
@@ -184,7 +187,8 @@ void bind_gguf(py::module_& m) {
            })
       .def("value", &value, py::arg("index"),
            "The value of a key: str (bytes where it is not UTF-8), int, float, bool, a list of "
-           "strings or an array of numbers.")
+           "strings or an array of numbers. Raises FileError where text or an array is to be read "
+           "from a file that has changed since it was opened.")
       .def("value_type", &value_type, py::arg("index"),
            "(type name, None), or (element type name, number of elements) for an array.")
       .def("tensor", &tensor, py::arg("index"),

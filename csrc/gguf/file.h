@@ -1,7 +1,10 @@
 // A validated GGUF file: version, metadata and the table of tensors.
 //
 // parse() is a pure function of bytes. Everything that a File hands out (keys, strings, arrays) is
-// a view into the bytes it was parsed from, which must outlive it. Source: the GGUF specification,
+// a view into the bytes it was parsed from, which must outlive it. Where those are a mapped file
+// that changes, contents differ from what was validated: no view is longer than it was, but text
+// may not be UTF-8 and lengths inside an array of strings may not fit (Array::each_string checks
+// them anew). Source: the GGUF specification,
 // https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 

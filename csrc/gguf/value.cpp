@@ -1,6 +1,10 @@
 #include "gguf/value.h"
 
+#include <optional>
 #include <string>
+
+#include "base/error.h"
+#include "base/quote.h"
 
 namespace quantloom::gguf {
 namespace {
@@ -31,6 +35,14 @@ void Array::require_element_type(ValueType wanted) const {
   throw Error(ErrorKind::model, "an array of " + std::string(value_type_name(element_type_)) +
                                     " where one of " + std::string(value_type_name(wanted)) +
                                     " is wanted");
+}
+
+void Array::fail_lengths(std::string_view key) const {
+  throw Error(ErrorKind::gguf,
+              "metadata key " + in_quotes(key) + ": its " + std::to_string(size_) +
+                  " strings no longer fill their " + std::to_string(data_.size()) +
+                  " bytes; the file has changed since it was opened",
+              shortened(key), std::nullopt, data_.size());
 }
 
 }  // namespace quantloom::gguf

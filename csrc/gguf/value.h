@@ -71,26 +71,19 @@ class Array {
   template <typename T>
   std::vector<T> to_vector() const;
 
+  // Calls take(std::string_view) with each string, in order. Their lengths are read anew.
+  // Errors: model when the elements are no strings; gguf naming `key` when the lengths do not fill
+  // the bytes as they did when they were validated.
+  template <typename Take>
+  void each_string(std::string_view key, Take take) const;
+
  private:
   void require_element_type(ValueType wanted) const;
+  [[noreturn]] void fail_lengths(std::string_view key) const;
 
   ValueType element_type_;
   std::uint64_t size_;
   std::span<const std::byte> data_;
-};
-
-// Steps through the strings of an array without materializing them.
-class StringCursor {
- public:
-  explicit StringCursor(std::span<const std::byte> data) : cursor_(data) {}
-  bool done() const { return cursor_.remaining() == 0; }
-  std::string_view next() {
-    const auto bytes = cursor_.take(cursor_.read<std::uint64_t>("string"), "string");
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-  }
-
- private:
-  Cursor cursor_;
 };
 
 using Value = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t,
@@ -107,7 +100,7 @@ std::vector<T> Array::to_vector() const {
   std::vector<T> elements;
   elements.reserve(static_cast<std::size_t>(size_));
   if constexpr (std::is_same_v<T, std::string_view>) {
-    for (StringCursor strings(data_); not strings.done();) elements.push_back(strings.next());
+    each_string({}, [&](std::string_view text) { elements.push_back(text); });
   } else if constexpr (std::is_same_v<T, bool>) {
     for (const std::byte byte : data_) elements.push_back(byte != std::byte{0});
   } else if (size_ > 0) {  // memcpy takes no null pointer, whatever the count
@@ -115,6 +108,20 @@ std::vector<T> Array::to_vector() const {
     std::memcpy(elements.data(), data_.data(), data_.size());
   }
   return elements;
+}
+
+template <typename Take>
+void Array::each_string(std::string_view key, Take take) const {
+  require_element_type(ValueType::string);
+  Cursor cursor(data_);
+  for (std::uint64_t i = 0; i < size_; ++i) {
+    if (cursor.remaining() < sizeof(std::uint64_t)) fail_lengths(key);
+    const auto length = cursor.read<std::uint64_t>("string");
+    if (length > cursor.remaining()) fail_lengths(key);
+    const auto bytes = cursor.take(length, "string");
+    take(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  }
+  if (cursor.remaining() != 0) fail_lengths(key);
 }
 
 }  // namespace quantloom::gguf

@@ -75,6 +75,10 @@ class Metadata(Mapping[str, MetadataValue]):
     """The metadata in file order. A value is converted when it is first asked for, and then kept.
 
     Treat lists as read-only; arrays are.
+
+    Raises:
+        FileError: text or an array is first asked for when the file has changed since it was
+            opened.
     """
 
     def __init__(self, handle: _Handle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,40 @@ def test_a_change_during_a_load(
         quantloom.load(path, device=device, progress=progress)
     assert changed
     assert caught.value.subject == str(path) or "shorter" in str(caught.value)
+
+
+def packed(*lengths: int) -> bytes:
+    """Strings of so many zero bytes, as an array holds them."""
+    return b"".join(struct.pack("<Q", length) + bytes(length) for length in lengths)
+
+
+LENGTHS = {
+    "more strings": (1, packed(8000), packed(*[0] * 1001)),
+    "fewer strings": (1001, packed(*[0] * 1001), packed(8000)),
+    "past the end": (2, packed(8, 8), packed(8) + struct.pack("<Q", 9) + bytes(8)),
+    "half a length": (2, packed(8, 8), packed(20) + bytes(4)),
+}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("case", LENGTHS)
+def test_lengths_of_strings_that_change(case: str, seen: bool, tmp_path: Path) -> None:
+    """`seen` by the time of the change; unseen, the lengths no longer fit."""
+    count, before, after = LENGTHS[case]
+    path = tmp_path / "changing.gguf"
+    head = struct.pack("<4sIQQQ5sIIQ", b"GGUF", 3, 0, 1, 5, b"words", 9, 8, count)
+    path.write_bytes(head + before)
+    os.utime(path, ns=(10**18, 10**18))
+    with quantloom.open(path) as file:
+        with path.open("r+b") as target:
+            target.seek(len(head))
+            target.write(after)
+        if not seen:
+            os.utime(path, ns=(10**18, 10**18))
+        kind, name = (FileError, str(path)) if seen else (quantloom.GGUFError, "words")
+        with pytest.raises(kind, match="has changed") as caught:
+            _ = file.metadata["words"]
+        assert caught.value.subject == name
 
 
 @pytest.mark.parametrize("check", [True, False])

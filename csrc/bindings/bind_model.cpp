@@ -248,13 +248,15 @@ void bind_model(py::module_& m) {
            py::arg("model"), py::arg("prefill_chunk"))
       .def(
           "begin",
-          [](Session& session, const Tokens& prompt, std::int64_t max_new_tokens,
-             std::vector<std::int32_t> stop_tokens, const py::dict& sampler) {
+          [](Session& session, std::uint64_t generation, const Tokens& prompt,
+             std::int64_t max_new_tokens, std::vector<std::int32_t> stop_tokens,
+             const py::dict& sampler) {
             GenerateOptions options = options_of(max_new_tokens, std::move(stop_tokens), sampler);
             const quantloom::Unlocked release;
-            return session.begin(span_of(prompt), std::move(options));
+            session.begin(generation, span_of(prompt), std::move(options));
           },
-          py::arg("prompt"), py::arg("max_new_tokens"), py::arg("stop_tokens"), py::arg("sampler"))
+          py::arg("generation"), py::arg("prompt"), py::arg("max_new_tokens"),
+          py::arg("stop_tokens"), py::arg("sampler"))
       .def("next", &next, py::arg("generation"), py::arg("top"))
       .def("end", &Session::end, py::arg("generation"), py::call_guard<quantloom::Unlocked>())
       .def_property_readonly(
@@ -270,7 +272,8 @@ void bind_model(py::module_& m) {
           "(prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds, drafted "
           "tokens, accepted tokens)")
       .def("logits", &logits, py::arg("tokens"))
-      .def("cancel", &Session::cancel)
+      .def("cancel", py::overload_cast<>(&Session::cancel))
+      .def("cancel", py::overload_cast<std::uint64_t>(&Session::cancel), py::arg("generation"))
       .def("reset", &Session::reset)
       .def("tokens", &Session::tokens)
       .def("close", &Session::close, py::call_guard<quantloom::Unlocked>())

@@ -93,8 +93,8 @@ void load_and_generate(const std::string& path, std::size_t variant) {
   generate::Session session(model, 3);
   const std::int64_t last = session.vocabulary() - 1;
   const std::int64_t prompt[] = {0, last, last / 2, 0};
-  const std::uint64_t generation =
-      session.begin(prompt, {.sampler = {}, .max_new_tokens = 2, .stop_tokens = {}});
+  constexpr std::uint64_t generation = 1;
+  session.begin(generation, prompt, {.sampler = {}, .max_new_tokens = 2, .stop_tokens = {}});
   int tokens = 0;
   while (const auto choice = session.next(generation, {})) {
     require(choice->token >= 0 && choice->token <= last, "a token of the vocabulary");

@@ -73,6 +73,8 @@ class Session::Use {
  private:
   void release() {
     session_.computing_.store(false);
+    // After that: who sees that a generation has ended is not told that the session is busy.
+    if (not session_.open_) session_.generation_.store(0);
     session_.user_.store({});
     session_.lock_.unlock();
   }
@@ -126,7 +128,8 @@ std::vector<std::int32_t> Session::checked(std::span<const std::int64_t> tokens)
   return {tokens.begin(), tokens.end()};
 }
 
-std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptions options) {
+void Session::begin(std::uint64_t generation, std::span<const std::int64_t> prompt,
+                    GenerateOptions options) {
   const Use use(*this, false);
   require_none_open();
   validate(options, vocabulary_);
@@ -146,16 +149,16 @@ std::uint64_t Session::begin(std::span<const std::int64_t> prompt, GenerateOptio
                     "tokens would not be those of plain greedy generation",
                 "speculate");
   }
-  auto generation = std::make_unique<Generation>();
-  generation->prompt = checked(prompt);
+  auto made = std::make_unique<Generation>();
+  made->prompt = checked(prompt);
   model_->require_unchanged();
   device_->write_parameters(options.sampler, capacity_);
-  open_ = std::move(generation);
+  open_ = std::move(made);
   open_->options = std::move(options);
   timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
   finish_reason_ = FinishReason::none;
-  cancelled_.store(false);
-  return ++generation_;
+  wanted_.store(generation);
+  generation_.store(generation);
 }
 
 void Session::write_history(std::span<const std::int32_t> tokens, std::size_t from) {
@@ -191,7 +194,7 @@ void Session::prefill(const Checkpoint& checkpoint) {
   hold(g.prompt, position);
   write_history(g.prompt, static_cast<std::size_t>(position));
   const auto stoppable = [&] {
-    if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
+    if (cancelled()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
     if (checkpoint) checkpoint();
   };
   // One chunk waits behind the one that runs, so that a GPU never idles and a stop is never far.
@@ -285,10 +288,10 @@ std::optional<ops::Choice> Session::take_choice() {
 
 std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpoint& checkpoint) {
   const Use use(*this, true);
-  if (not open_ or generation != generation_) return std::nullopt;
+  if (not open_ or generation != generation_.load()) return std::nullopt;
   Generation& g = *open_;
   try {
-    if (cancelled_.load()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
+    if (cancelled()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
     if (checkpoint) checkpoint();
     const auto start = Clock::now();
     if (g.options.max_new_tokens == 0) {
@@ -318,9 +321,9 @@ std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpo
     }
     return choice;
   } catch (const Error& error) {
-    const bool cancelled = error.kind() == ErrorKind::cancelled and cancelled_.load();
-    finish(cancelled ? FinishReason::cancelled : FinishReason::none);
-    if (cancelled) return std::nullopt;
+    const bool stopped = error.kind() == ErrorKind::cancelled and cancelled();
+    finish(stopped ? FinishReason::cancelled : FinishReason::none);
+    if (stopped) return std::nullopt;
     throw;
   } catch (...) {
     finish(FinishReason::none);
@@ -340,8 +343,13 @@ void Session::finish(FinishReason reason) {
 }
 
 void Session::end(std::uint64_t generation) {
-  const Use use(*this, false);
-  if (open_ and generation == generation_) finish(FinishReason::none);
+  cancel(generation);
+  if (generation_.load() != generation or user_.load() == std::this_thread::get_id()) return;
+  if (lock_.inherited()) return;  // it runs in the parent process alone
+  const std::lock_guard lock(lock_);
+  if (not open_ or generation_.load() != generation) return;
+  finish(FinishReason::none);
+  generation_.store(0);
 }
 
 void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
@@ -352,7 +360,6 @@ void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sin
   model_->require_unchanged();
   const PromptPasses passes(device_->pipeline, *model_);
   cached_.clear();
-  cancelled_.store(false);
   write_history(tokens, 0);
   sink(0, 0, nullptr);
   const auto length = static_cast<std::int64_t>(tokens.size());
@@ -405,9 +412,10 @@ void Session::close() {
     return;
   }
   closed_.store(true);
-  cancelled_.store(true);
+  cancel();
   const std::lock_guard lock(lock_);
   open_.reset();
+  generation_.store(0);
   device_.reset();
   model_.reset();
   cached_.clear();

@@ -36,7 +36,8 @@ struct Timings {
 };
 
 // Not for several threads: while one is inside a call, or a generation is open, others get
-// Error(busy). cancel() and close() may be called from any thread. After close(): Error(closed).
+// Error(busy). cancel(), end() and close() may be called from any thread. After close():
+// Error(closed).
 class Session {
  public:
   // `checkpoint` arguments below are called at least once a token and once a layer of a prompt, and
@@ -53,18 +54,22 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   // Opens a generation after `prompt`, which is the whole sequence: what the cache holds of it
-  // already is reused. Nothing is computed yet. Returns the generation's number.
-  // Errors: invalid_argument (an option, a token id, an empty prompt); context_full when the prompt
-  // is longer than the context; busy while another generation is open; io when the file that the
-  // CPU's weights are mapped from has changed.
-  std::uint64_t begin(std::span<const std::int64_t> prompt, GenerateOptions options);
+  // already is reused. Nothing is computed yet. `generation` is a number above 0 of the caller's
+  // choice, used once: whatever stops the caller before this has returned, it can end what it
+  // began. Errors: invalid_argument (an option, a token id, an empty prompt); context_full when the
+  // prompt is longer than the context; busy while another generation is open; io when the file that
+  // the CPU's weights are mapped from has changed.
+  void begin(std::uint64_t generation, std::span<const std::int64_t> prompt,
+             GenerateOptions options);
 
   // The next token, or nothing when the generation has ended. Errors: numerics naming the position
   // when logits are not finite (the sequence is dropped), device, out_of_memory; any error ends the
   // generation and leaves the session usable.
   std::optional<ops::Choice> next(std::uint64_t generation, const Checkpoint& checkpoint);
 
-  // Ends a generation early, or tidies up after its end. Does nothing for one that is not open.
+  // Ends a generation early; does nothing for one that is not open. A call in another thread that
+  // computes it stops at its next token or layer, which is waited for. From within that call itself
+  // (a checkpoint) it is only cancelled, and in a child of fork() nothing runs that could be ended.
   void end(std::uint64_t generation);
 
   FinishReason finish_reason() const { return finish_reason_; }  // of the latest generation
@@ -75,8 +80,10 @@ class Session {
   void logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
               const Checkpoint& checkpoint);
 
-  void cancel() { cancelled_.store(true); }  // the open generation stops at its next token or layer
-  void reset();                              // forgets the sequence
+  // The open generation stops at its next token or layer; where a number is given, only that one.
+  void cancel() { wanted_.store(0); }
+  void cancel(std::uint64_t generation) { wanted_.compare_exchange_strong(generation, 0); }
+  void reset();  // forgets the sequence
   void close();  // frees everything; a call under way ends at its next token or layer
 
   std::vector<std::int32_t> tokens();  // that the cache holds
@@ -101,6 +108,7 @@ class Session {
   void advance();
   void verify(std::span<const std::int32_t> draft, std::int64_t position);
   bool may_schedule() const;
+  bool cancelled() const { return wanted_.load() == 0; }
   std::optional<ops::Choice> take_choice();
   void finish(FinishReason reason);
 
@@ -109,12 +117,12 @@ class Session {
   std::int64_t vocabulary_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Generation> open_;
-  std::uint64_t generation_ = 0;
   std::vector<std::int32_t> cached_;  // tokens whose keys and values are in the cache
   std::int64_t prefilled_ = 0;        // of those, computed as parts of a prompt
   FinishReason finish_reason_ = FinishReason::none;
   Timings timings_;
-  std::atomic<bool> cancelled_{false};
+  std::atomic<std::uint64_t> generation_{0};  // the open one's number; 0: none is open
+  std::atomic<std::uint64_t> wanted_{0};      // the same until it is cancelled
   std::atomic<bool> closed_{false};
   ProcessLock lock_;
   std::atomic<bool> computing_{false};  // the call that holds lock_ is next() or logits()

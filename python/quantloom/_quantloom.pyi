@@ -34,7 +34,7 @@ class GGUFFile:
         ...
     def value(self, index: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
         """
-        The value of a key: str (bytes where it is not UTF-8), int, float, bool, a list of strings or an array of numbers.
+        The value of a key: str (bytes where it is not UTF-8), int, float, bool, a list of strings or an array of numbers. Raises FileError where text or an array is to be read from a file that has changed since it was opened.
         """
     def value_type(self, index: typing.SupportsInt | typing.SupportsIndex) -> tuple:
         """
@@ -247,9 +247,13 @@ class Session:
     """
     def __init__(self, model: Model, prefill_chunk: typing.SupportsInt | typing.SupportsIndex | None) -> None:
         ...
-    def begin(self, prompt: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], max_new_tokens: typing.SupportsInt | typing.SupportsIndex, stop_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampler: dict) -> int:
+    def begin(self, generation: typing.SupportsInt | typing.SupportsIndex, prompt: typing.Annotated[numpy.typing.ArrayLike, numpy.int64], max_new_tokens: typing.SupportsInt | typing.SupportsIndex, stop_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampler: dict) -> None:
         ...
+    @typing.overload
     def cancel(self) -> None:
+        ...
+    @typing.overload
+    def cancel(self, generation: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     def close(self) -> None:
         ...

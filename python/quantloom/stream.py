@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from threading import Lock
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ from quantloom.generation import (
 )
 from quantloom.text.streaming import StopMatcher
 from quantloom.unshared import Unshared
+
+# Numbers of generations, unique in the process.
+_generations = count(1)
 
 _Stream = TypeVar("_Stream", bound="Stream")
 
@@ -66,10 +70,21 @@ class Stream(Unshared, Iterator[Piece]):
         self._logprobs: list[TokenLogprobs] | None = [] if request.logprobs >= 0 else None
         self._finish_reason = ""
         self._timings = Timings(prompt_tokens=len(prompt))
-        self._generation: int = self._core.begin(
-            prompt, request.max_new_tokens, request.stop_tokens, request.sampler
-        )
+        # Known before it begins: Ctrl-C may come when begin() is done and before it has returned.
+        self._generation = next(_generations)
         self._open = True
+        try:
+            self._core.begin(
+                self._generation,
+                prompt,
+                request.max_new_tokens,
+                request.stop_tokens,
+                request.sampler,
+            )
+        except BaseException:
+            self._core.end(self._generation)
+            self._open = False
+            raise
 
     def __iter__(self: _Stream) -> _Stream:
         return self
@@ -88,16 +103,17 @@ class Stream(Unshared, Iterator[Piece]):
             raise StopIteration
         try:
             entry = self._core.next(self._generation, self._top)
-        except SessionBusy:  # another thread is in the session; its work goes on
-            raise
-        except Closed:
+        except (Closed, SessionBusy) as error:
             if not self._open:  # closed by another thread meanwhile
                 raise StopIteration from None
-            self.close()
-            raise
+            if isinstance(error, Closed):
+                self.close()
+            raise  # busy: another thread is in the session; its work goes on
         except BaseException:
             self.close()
             raise
+        if not self._open:  # a signal handler that closes this within next() only cancels it
+            self._core.end(self._generation)
         if entry is None:
             return self._last_piece()
         token, logprob, top = entry
@@ -107,7 +123,7 @@ class Stream(Unshared, Iterator[Piece]):
         text = self._matcher.push(text)
         self._texts.append(text)
         if self._matcher.stopped is not None:
-            self._finish("stop")
+            self._end("stop")
         return Piece(text, token, details)
 
     def run(self) -> GenerationResult:
@@ -118,7 +134,11 @@ class Stream(Unshared, Iterator[Piece]):
 
     @property
     def result(self) -> GenerationResult:
-        """What has been generated; before the end, so far (finish_reason "cancelled")."""
+        """What has been generated; before the end, so far.
+
+        The finish_reason is "cancelled" then, and only `timings.prompt_tokens` is known of the
+        timings.
+        """
         return GenerationResult(
             text="".join(self._texts),
             tokens=list(self._tokens),
@@ -129,13 +149,16 @@ class Stream(Unshared, Iterator[Piece]):
         )
 
     def cancel(self) -> None:
-        """Stops the generation from another thread, within one token."""
-        self._core.cancel()
+        """Stops this generation from another thread, within one token."""
+        self._core.cancel(self._generation)
 
     def close(self) -> None:
-        """Ends the generation; a cache that belongs to this stream alone is freed."""
+        """Ends the generation; a cache that belongs to this stream alone is freed.
+
+        A piece that another thread is taking is waited for, up to the next token.
+        """
         if self._open:
-            self._finish("")
+            self._end("")
         if self._owned:
             self._session.close()
 
@@ -157,20 +180,20 @@ class Stream(Unshared, Iterator[Piece]):
     def _last_piece(self) -> Piece:
         rest = self._decoder.flush() if self._decoder is not None else ""
         rest = self._matcher.push(rest) + self._matcher.flush()
-        self._finish(self._core.finish_reason)
+        self._end(self._core.finish_reason)
         if not rest:
             raise StopIteration
         self._texts.append(rest)
         return Piece(rest, None)
 
-    def _finish(self, reason: str) -> None:
-        self._open = False
-        self._finish_reason = reason
-        try:
-            self._core.end(self._generation)
-            self._timings = Timings(*self._core.timings)
-        except Closed:  # by another thread; there is nothing left to end
+    def _end(self, reason: str) -> None:
+        self._core.end(self._generation)
+        timings = Timings(*self._core.timings)
+        if not self._open:  # closed by another thread, after which they may be of another one
             return
+        self._finish_reason = reason
+        self._timings = timings
+        self._open = False  # after end(): interrupted before it, the generation is open yet
         if self._owned:
             self._session.close()
 

@@ -76,6 +76,7 @@ def in_child():
         return "not refused"
     except quantloom.SessionBusy as error:
         assert "forked" in str(error) or "still open" in str(error), error
+    stream.close()
     tokens = model.generate([1, 2, 3], max_new_tokens=20).tokens
     session.close()
     model.close()

@@ -39,8 +39,8 @@ def test_no_more_candidates_than_there_are(plain: quantloom.Model) -> None:
     """The core, which reads a fixed number of them, is asked for a thousand."""
     with plain.session() as session:
         core = session._core
-        generation = core.begin(np.array([1, 2], np.int64), 1, [], {"logprobs": 20})
-        _, _, top = core.next(generation, 1000)
+        core.begin(1, np.array([1, 2], np.int64), 1, [], {"logprobs": 20})
+        _, _, top = core.next(1, 1000)
     assert len(top) == 20
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,39 @@ def test_cancel_from_another_thread(prompt_tokens: int, model: quantloom.Model) 
     assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
 
 
+@pytest.mark.parametrize("prompt_tokens", [3, 1500])
+def test_close_a_stream_that_another_thread_takes(
+    prompt_tokens: int, model: quantloom.Model
+) -> None:
+    expected = model.generate([5, 6], max_new_tokens=5).tokens
+    prompt = [i % 90 for i in range(prompt_tokens)]
+    with model.session() as session:
+        stream = session.stream(prompt, max_new_tokens=500, ignore_eos=True)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(stream.run)
+            time.sleep(0.02)
+            stream.close()
+            assert session.generate([5, 6], max_new_tokens=5).tokens == expected
+            assert running.result().finish_reason == "cancelled"
+        assert session.generate([5, 6], max_new_tokens=5).tokens == expected
+
+
+def test_a_stream_that_has_ended_cancels_and_closes_no_other(model: quantloom.Model) -> None:
+    with model.session() as session:
+        ended = session.stream([1, 2, 3], max_new_tokens=1)
+        ended.run()
+        stream = session.stream([5, 6], max_new_tokens=5)
+        next(stream)
+        ended.cancel()
+        ended.close()
+        result = stream.run()
+        assert (result.finish_reason, len(result.tokens)) == ("length", 5)
+        stream = session.stream([5, 6], max_new_tokens=5)
+        next(stream)
+        stream.cancel()
+        assert stream.run().finish_reason == "cancelled"
+
+
 def interrupt_soon(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
@@ -122,6 +156,50 @@ def alarm_is_interrupt() -> Iterator[None]:
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+
+
+class InterruptedBegin:
+    """A core of a session: Ctrl-C comes after its begin() and before anyone has the result."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def begin(self, *arguments: Any) -> None:
+        self._core.begin(*arguments)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_when_a_generation_has_just_begun(
+    model: quantloom.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with model.session() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "_core", InterruptedBegin(session._core))
+            with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps its last error
+                session.generate([1, 2, 3], max_new_tokens=5)
+        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
+        del kept
+
+
+@pytest.mark.parametrize("prompt_tokens", [3, 1500])
+def test_a_signal_handler_closes_the_stream_that_it_interrupts(
+    prompt_tokens: int, model: quantloom.Model
+) -> None:
+    prompt = [i % 90 for i in range(prompt_tokens)]
+    with model.session() as session:
+        stream = session.stream(prompt, max_new_tokens=500, ignore_eos=True)
+        before = signal.signal(signal.SIGALRM, lambda number, frame: stream.close())
+        try:
+            interrupt_soon(0.05)
+            result = stream.run()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert result.finish_reason == "cancelled"
+        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
 
 
 @pytest.mark.parametrize("prompt_tokens", [3, 1500])

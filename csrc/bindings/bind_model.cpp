@@ -1,12 +1,15 @@
 // quantloom._quantloom.Model and Session: what python/quantloom/model.py stands on.
 #include <pybind11/functional.h>
+#include <pybind11/gil_safe_call_once.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,11 +43,38 @@ constexpr Named<FinishReason> finish_reasons[] = {{"", FinishReason::none},
                                                   {"length", FinishReason::length},
                                                   {"cancelled", FinishReason::cancelled}};
 
-// Lets Python run its signal handlers (Ctrl-C); what they raise stops the work.
-void run_signal_handlers() {
-  const quantloom::Locked hold;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
+// Lets Python run its signal handlers (Ctrl-C) in the middle of long work; what they raise stops
+// it. They run on the main thread alone, and a busy Python thread gives the lock up after 5 ms: a
+// prompt that asked once a layer took 50 ms instead of 4.
+class SignalHandlers {
+ public:
+  SignalHandlers() : on_main_thread_(on_main_thread()) {}  // with the interpreter lock
+
+  void operator()() {
+    if (not on_main_thread_ or Clock::now() - last_ < interval) return;
+    const quantloom::Locked hold;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    last_ = Clock::now();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds interval{20};
+
+  // As Python sees it: in a child of fork(), the thread that forked.
+  static bool on_main_thread() {
+    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> main_thread;
+    const py::object& get =
+        main_thread
+            .call_once_and_store_result(
+                [] { return py::object(py::module_::import("threading").attr("main_thread")); })
+            .get_stored();
+    return get().attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();
+  }
+
+  bool on_main_thread_;
+  Clock::time_point last_ = Clock::now();
+};
 
 std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
                             const std::string& device, const std::string& precision,
@@ -64,6 +94,7 @@ std::shared_ptr<Model> load(const std::shared_ptr<loader::ModelFile>& file,
   };
   const bool tells = not progress.is_none();
   std::optional<std::uint64_t> told;
+  SignalHandlers run_signal_handlers;
   const model::LoadProgress report = [&](std::uint64_t done, std::uint64_t total) {
     run_signal_handlers();
     if (not tells or told == done) return;
@@ -120,9 +151,10 @@ py::tuple choice_tuple(const ops::Choice& choice, int top) {
 // choice_tuple, or None at the end.
 py::object next(Session& session, std::uint64_t generation, int top) {
   std::optional<ops::Choice> choice;
+  SignalHandlers run_signal_handlers;
   {
     const quantloom::Unlocked release;
-    choice = session.next(generation, run_signal_handlers);
+    choice = session.next(generation, std::ref(run_signal_handlers));
   }
   if (not choice) return py::none();
   return choice_tuple(*choice, top);
@@ -142,9 +174,10 @@ py::array_t<float> logits(Session& session, const Tokens& tokens) {
     std::memcpy(data + first_row * vocabulary, values,
                 static_cast<std::size_t>(rows * vocabulary) * sizeof(float));
   };
+  SignalHandlers run_signal_handlers;
   {
     const quantloom::Unlocked release;
-    session.logits(span_of(tokens), sink, run_signal_handlers);
+    session.logits(span_of(tokens), sink, std::ref(run_signal_handlers));
   }
   return result;
 }

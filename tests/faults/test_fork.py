@@ -52,6 +52,26 @@ head = [next(stream).token for _ in range(10)]
 assert child_of(lambda: head + [piece.token for piece in stream]) == expected
 assert head + [piece.token for piece in stream] == expected
 """,
+    "in a thread, whose child takes Ctrl-C": """
+model = quantloom.load(path, device="cpu", threads=3)
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+def in_child():
+    signal.signal(signal.SIGALRM, interrupt)
+    session = model.session(prefill_chunk=16)
+    whole = session.generate(LONG, max_new_tokens=1).timings.prefill_seconds
+    session.reset()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, whole / 4)
+        session.generate(LONG, max_new_tokens=1)
+    except KeyboardInterrupt:
+        return len(session.tokens)
+said = []
+thread = threading.Thread(target=lambda: said.append(child_of(in_child)))
+thread.start()
+thread.join()
+assert said and 0 < said[0] < len(LONG), said
+""",
     "while another thread generates": """
 model = quantloom.load(path, device="cpu", threads=3)
 expected = model.generate([1, 2, 3], max_new_tokens=20).tokens

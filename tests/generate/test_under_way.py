@@ -220,6 +220,19 @@ def test_ctrl_c_leaves_the_session_usable(
         assert held == [5, 6, *again.tokens[:-1]]
 
 
+def test_ctrl_c_stops_in_the_middle_of_a_prompt(
+    model: quantloom.Model, alarm_is_interrupt: None
+) -> None:
+    prompt = [i % 90 for i in range(1500)]
+    with model.session(prefill_chunk=16) as session:
+        whole = session.generate(prompt, max_new_tokens=1).timings.prefill_seconds
+        session.reset()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_soon(whole / 4)
+            session.generate(prompt, max_new_tokens=1)
+        assert 0 < len(session.tokens) < len(prompt)
+
+
 def test_ctrl_c_in_logits(model: quantloom.Model, alarm_is_interrupt: None) -> None:
     with model.session() as session:
         with pytest.raises(KeyboardInterrupt):
@@ -297,6 +310,38 @@ def test_the_interpreter_goes_on_meanwhile(model: quantloom.Model) -> None:
     done.set()
     thread.join()
     assert ticks > 20 * elapsed
+
+
+def test_a_prompt_in_a_thread_does_not_wait_for_the_interpreter_lock(
+    model: quantloom.Model,
+) -> None:
+    prompt = [i % 90 for i in range(1408)]
+    layers = 2 * model.block_count  # slow enough that the busy thread has the lock back each time
+    wait = 0.15  # of who asks for it
+    done = False
+
+    def prefill_seconds() -> float:
+        with model.session(prefill_chunk=704) as session:
+            return session.generate(prompt, max_new_tokens=1).timings.prefill_seconds
+
+    def keep_busy() -> None:
+        while not done:
+            pass
+
+    alone = prefill_seconds()
+    before = sys.getswitchinterval()
+    thread = threading.Thread(target=keep_busy)
+    sys.setswitchinterval(wait)
+    thread.start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            # Other programs may take the cores in one of them.
+            beside = min(pool.submit(prefill_seconds).result() for _ in range(2))
+    finally:
+        done = True
+        thread.join()
+        sys.setswitchinterval(before)
+    assert beside <= 2 * alone + layers * wait / 2
 
 
 def test_closing_the_model_stops_other_threads(path: Path) -> None:

@@ -205,7 +205,8 @@ class Model(Unshared):
         self.block_count: int = core.block_count
         self.weight_bytes: int = core.weight_bytes
         self.cache_bytes: int = core.cache_bytes
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        # Copied in one step while other threads add to it, which a WeakSet is not.
+        self._sessions: set[weakref.ref[Session]] = set()
 
     @property
     def path(self) -> Path:
@@ -310,9 +311,7 @@ class Model(Unshared):
         Raises:
             Closed: the model was closed.
         """
-        if self._core is None:
-            raise Closed(f"the model {self.path.name} is closed")
-        tensors = tuple(TensorPlace(*row) for row in self._core.tensors())
+        tensors = tuple(TensorPlace(*row) for row in self._require_core().tensors())
         totals: dict[str, int] = {}
         for tensor in tensors:
             totals[tensor.device] = totals.get(tensor.device, 0) + tensor.bytes
@@ -323,9 +322,11 @@ class Model(Unshared):
 
         A generation that runs in another thread is cancelled first.
         """
-        for session in list(self._sessions):
-            session.close()
-        self._core = None
+        self._core = None  # before it looks at sessions: those made from here on close themselves
+        for reference in list(self._sessions):
+            session = reference()
+            if session is not None:
+                session.close()
         self.file.close()
 
     def __enter__(self: _Model) -> _Model:
@@ -339,12 +340,23 @@ class Model(Unshared):
     ) -> None:
         self.close()
 
-    def _new_core_session(self, session: Session, prefill_chunk: int | None) -> Any:
-        if self._core is None:
+    def _require_core(self) -> Any:
+        core = self._core
+        if core is None:
             raise Closed(f"the model {self.path.name} is closed")
-        core = _quantloom.Session(self._core, prefill_chunk)
-        self._sessions.add(session)
         return core
+
+    def _new_core_session(self, prefill_chunk: int | None) -> Any:
+        return _quantloom.Session(self._require_core(), prefill_chunk)
+
+    def _hold(self, session: Session) -> None:
+        """`close()` closes the session from now on; so does this where another thread did."""
+        self._sessions.add(weakref.ref(session, self._sessions.discard))
+        try:
+            self._require_core()
+        except Closed:
+            session.close()
+            raise
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

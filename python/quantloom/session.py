@@ -53,7 +53,8 @@ class Session(Unshared):
         if prefill_chunk is not None:
             prefill_chunk = arguments.integer("prefill_chunk", prefill_chunk)
         self.model = model
-        self._core = model._new_core_session(self, prefill_chunk)
+        self._core = model._new_core_session(prefill_chunk)
+        model._hold(self)
 
     @property
     def tokens(self) -> list[int]:

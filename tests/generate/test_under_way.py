@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import quantloom
-from quantloom import SessionBusy
+from quantloom import SessionBusy, _quantloom
 from synthetic_model import Synthetic
 
 
@@ -363,6 +363,24 @@ def test_closing_the_model_stops_other_threads(path: Path) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert errors or results[0].finish_reason == "cancelled"
+
+
+def test_a_session_that_is_made_while_its_model_closes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = quantloom.load(path, device="cpu")
+    made: list[Any] = []
+    make = _quantloom.Session
+
+    def make_and_close(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        model.close()
+        return made[0]
+
+    monkeypatch.setattr(_quantloom, "Session", make_and_close)
+    with pytest.raises(quantloom.Closed, match="is closed"):
+        model.session()
+    assert made[0].closed
 
 
 def test_exit_in_the_middle_of_a_stream(path: Path) -> None:

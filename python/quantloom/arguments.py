@@ -6,6 +6,7 @@ import errno
 import math
 import operator
 import os
+import sys
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def refuse_masked(name: str, value: Any) -> None:
     Raises:
         InvalidArgument: it hides a value; `subject` is `name`.
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    # np.ma imports it, 5 ms in the first call, and a fork() meanwhile would leave its lock held.
+    masked_array = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked_array is not None and isinstance(value, masked_array) and np.ma.is_masked(value):
         raise InvalidArgument(
             f"{name} is a masked array that hides values; fill them with .filled() first",
             subject=name,

@@ -407,3 +407,19 @@ def test_import_is_quick() -> None:
         for _ in range(3)
     )
     assert seconds <= 0.2
+
+
+def test_a_generation_imports_nothing(path: Path) -> None:
+    """A fork() while another thread imports would leave the module's lock held in the child."""
+    code = (
+        "import sys, numpy, quantloom\n"
+        "model = quantloom.load(sys.argv[1], device='cpu')\n"
+        "before = set(sys.modules)\n"
+        "model.generate([1, 2, 3], max_new_tokens=2, stop_tokens=[0], logit_bias={5: 1.0})\n"
+        "model.logits(numpy.arange(3))\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

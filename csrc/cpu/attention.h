@@ -11,10 +11,6 @@
 namespace quantloom::cpu {
 namespace {
 
-// Keys per step, aligned to absolute positions, so that a query's result does not depend on the
-// queries it shares a block with.
-constexpr int key_block = 64;
-
 // One row of the cache as floats, zero padded to `padded`.
 template <class V>
 void load_cache_row(const ops::CacheLayer& cache, const void* rows, const void* scales,

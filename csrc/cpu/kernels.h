@@ -55,18 +55,24 @@ struct Activations {
   std::int64_t tile_plane = 0;  // distance of the low plane
 };
 
+// Keys per step of attention, aligned to absolute positions, so that a query's result does not
+// depend on the queries it shares a block with.
+inline constexpr int key_block = 64;
+
 // One row of queries against the cache, see attend().
 struct AttentionBlock {
   const ops::Attention* arguments = nullptr;
   int kv_head = 0;
   std::int64_t first_token = 0;
-  std::int64_t tokens = 0;          // at most attention_tokens(heads per kv head)
+  std::int64_t tokens = 0;
   std::int64_t first_position = 0;  // of first_token
   // Positions of the cache that this call sees. Where they are a part of what a token sees, the
   // result is partial.
   std::int64_t begin = 0;
   std::int64_t end = 0;
-  float* scratch = nullptr;  // attention_scratch floats
+  // With head sizes padded to 16: for each query (token, head of the group) 2 heads and key_block +
+  // 2 floats, then 2 heads for each of key_block keys.
+  float* scratch = nullptr;
   // null: the result goes to arguments->out. Otherwise for each query (token, head of the group):
   // maximum score, sum of weights, head_size weighted sums.
   float* partial = nullptr;
@@ -78,7 +84,7 @@ struct Kernels {
   // The form in which a product of `tokens` tokens with weights of `format` reads its activations.
   Form (*form)(formats::Format format, std::int64_t tokens, ops::Precision precision);
   // Fills tokens begin .. end - 1 of `out` (whole tiles of tokens in Form::tiles) from out.values.
-  // Returns false where a value is not finite; the product then needs multiply_values().
+  // Returns false where a value is not finite, which fixed point has no form for.
   bool (*prepare)(Form form, ops::Precision precision, std::int64_t begin, std::int64_t end,
                   const Activations& out);
   // out[t * out_stride + r] = product of token t and row first_row + r, for all tokens and `rows`

@@ -23,7 +23,6 @@ using formats::type_info;
 
 // Queries that share one pass over the keys of their head.
 constexpr std::int64_t attention_queries = 64;
-constexpr int attention_keys = 64;
 // A single token's long history is cut into pieces of this many positions, so that more threads
 // than heads can share it; the cut does not depend on the number of threads.
 constexpr std::int64_t history_piece = 1024;
@@ -125,9 +124,10 @@ class CpuOperations final : public ops::Operations {
   Scratch partial_{"partial attention"};
 };
 
+// Of AttentionBlock::scratch.
 std::int64_t attention_floats(std::int64_t queries, int head_size) {
   const std::int64_t padded = (head_size + 15) / 16 * 16;
-  return queries * (2 * padded + attention_keys + 2) + 2 * attention_keys * padded;
+  return queries * (2 * padded + key_block + 2) + 2 * key_block * padded;
 }
 
 void CpuOperations::reserve(const ops::Limits& limits) {

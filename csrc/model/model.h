@@ -64,7 +64,6 @@ class Model {
   const Description& description() const { return description_; }
   const Hyperparameters& hyperparameters() const { return description_.hyperparameters; }
   const loader::ModelFile& file() const { return *file_; }
-  const Weights& weights() const { return weights_; }
   Network network() const { return {description_, weights_}; }
   const LoadOptions& options() const { return options_; }
   std::int64_t context_length() const { return context_length_; }
@@ -75,7 +74,7 @@ class Model {
   // Why a GPU that was to take what fits took nothing, where that is not its free memory.
   const std::string& gpu_obstacle() const { return gpu_obstacle_; }
   std::int64_t most_pass_tokens() const;  // that a session may compute at a time
-  // In the order of the file's table, then what quantloom adds (the RoPE table).
+  // Matrices, then vectors, then what quantloom adds (the RoPE tables).
   const std::vector<PlacedTensor>& tensors() const { return tensors_; }
 
   // Weights of the CPU stay in the mapped file. Errors: io when it has changed since.

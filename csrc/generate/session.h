@@ -87,7 +87,6 @@ class Session {
   void close();  // frees everything; a call under way ends at its next token or layer
 
   std::vector<std::int32_t> tokens();  // that the cache holds
-  std::int64_t capacity() const { return capacity_; }
   std::int64_t vocabulary() const { return vocabulary_; }
   bool closed() const { return closed_.load(); }
 

@@ -83,24 +83,6 @@ T scalar(const KeyValue& record, T low, T high) {
       record.value);
 }
 
-template <typename T, typename Stored>
-void append(const KeyValue& record, const Array& array, std::vector<T>& elements) {
-  if constexpr (SameFamily<T, Stored>) {
-    const auto stored = array.to_vector<Stored>();
-    if constexpr (std::is_same_v<T, Stored> && not std::is_floating_point_v<T>) {
-      elements = stored;
-    } else {
-      elements.reserve(stored.size());
-      for (const Stored element : stored) {
-        elements.push_back(convert<T>(record, element, std::numeric_limits<T>::lowest(),
-                                      std::numeric_limits<T>::max()));
-      }
-    }
-  } else {
-    fail_type(record, "an array of " + std::string(wanted_name<T>()) + "s");
-  }
-}
-
 }  // namespace
 
 NameIndex::NameIndex(const std::vector<std::string_view>& names) {
@@ -210,89 +192,21 @@ T File::require(std::string_view key, T low, T high) const {
   return *found;
 }
 
-template <typename T>
-std::optional<std::vector<T>> File::find_array(std::string_view key) const {
-  const KeyValue* found = record(key);
-  if (not found) return std::nullopt;
-  const auto* array = std::get_if<Array>(&found->value);
-  if (not array) fail_type(*found, "an array of " + std::string(wanted_name<T>()) + "s");
-  std::vector<T> elements;
-  switch (array->element_type()) {
-    case ValueType::uint8:
-      append<T, std::uint8_t>(*found, *array, elements);
-      break;
-    case ValueType::int8:
-      append<T, std::int8_t>(*found, *array, elements);
-      break;
-    case ValueType::uint16:
-      append<T, std::uint16_t>(*found, *array, elements);
-      break;
-    case ValueType::int16:
-      append<T, std::int16_t>(*found, *array, elements);
-      break;
-    case ValueType::uint32:
-      append<T, std::uint32_t>(*found, *array, elements);
-      break;
-    case ValueType::int32:
-      append<T, std::int32_t>(*found, *array, elements);
-      break;
-    case ValueType::uint64:
-      append<T, std::uint64_t>(*found, *array, elements);
-      break;
-    case ValueType::int64:
-      append<T, std::int64_t>(*found, *array, elements);
-      break;
-    case ValueType::float32:
-      append<T, float>(*found, *array, elements);
-      break;
-    case ValueType::float64:
-      append<T, double>(*found, *array, elements);
-      break;
-    case ValueType::boolean:
-      append<T, bool>(*found, *array, elements);
-      break;
-    case ValueType::string:
-      append<T, std::string_view>(*found, *array, elements);
-      break;
-    case ValueType::array:
-      fail_type(*found, "an array of " + std::string(wanted_name<T>()) + "s");
-  }
-  return elements;
-}
-
-template <typename T>
-std::vector<T> File::require_array(std::string_view key) const {
-  auto found = find_array<T>(key);
-  if (not found) fail_missing(key);
-  return std::move(*found);
-}
-
 #define QL_SCALAR(T)                                            \
   template std::optional<T> File::find(std::string_view) const; \
   template T File::require(std::string_view) const;
 #define QL_RANGE(T)                                                   \
   template std::optional<T> File::find(std::string_view, T, T) const; \
   template T File::require(std::string_view, T, T) const;
-#define QL_ARRAY(T)                                                                \
-  template std::optional<std::vector<T>> File::find_array(std::string_view) const; \
-  template std::vector<T> File::require_array(std::string_view) const;
-#define QL_INTEGER(T) QL_SCALAR(T) QL_RANGE(T) QL_ARRAY(T)
-QL_INTEGER(std::int32_t)
-QL_INTEGER(std::uint32_t)
+#define QL_INTEGER(T) QL_SCALAR(T) QL_RANGE(T)
 QL_INTEGER(std::int64_t)
 QL_INTEGER(std::uint64_t)
-QL_SCALAR(float)
 QL_SCALAR(double)
 QL_SCALAR(bool)
 QL_SCALAR(std::string_view)
 QL_SCALAR(Array)
-QL_ARRAY(float)
-QL_ARRAY(double)
-QL_ARRAY(bool)
-QL_ARRAY(std::string_view)
 #undef QL_SCALAR
 #undef QL_RANGE
-#undef QL_ARRAY
 #undef QL_INTEGER
 
 }  // namespace quantloom::gguf

@@ -93,10 +93,10 @@ class File {
   const TensorInfo& require_tensor(std::string_view name) const;
 
   // Typed look-ups. T is one of
-  //   an integer:   any integer type in the file, if the value lies in [low, high];
-  //   float/double: float32 or float64 in the file, finite;
+  //   int64, uint64: any integer type in the file, if the value lies in [low, high];
+  //   double:        float32 or float64 in the file, finite;
   //   bool, std::string_view: that type;
-  //   Array:        any array (its element type is checked by to_vector).
+  //   Array:         any array (its element type is checked by to_vector and each_string).
   // Errors: model naming the key, what was wanted and what was found, with the record's offset.
   template <typename T>
   std::optional<T> find(std::string_view key) const;
@@ -107,11 +107,6 @@ class File {
   T require(std::string_view key) const;
   template <std::integral T>
   T require(std::string_view key, T low, T high) const;
-  // The elements of an array. Integers and floats are converted as in find, each in its range.
-  template <typename T>
-  std::optional<std::vector<T>> find_array(std::string_view key) const;
-  template <typename T>
-  std::vector<T> require_array(std::string_view key) const;
 
  private:
   friend class Parser;

@@ -51,7 +51,6 @@ constexpr ValueType value_type_of() {
   if constexpr (std::is_same_v<T, std::uint64_t>) return ValueType::uint64;
   if constexpr (std::is_same_v<T, std::int64_t>) return ValueType::int64;
   if constexpr (std::is_same_v<T, double>) return ValueType::float64;
-  if constexpr (std::is_same_v<T, std::string_view>) return ValueType::string;
 }
 
 // An array of one element type, already validated (a bool is any byte, true unless 0): `data` holds
@@ -66,8 +65,7 @@ class Array {
   std::uint64_t size() const { return size_; }
   std::span<const std::byte> data() const { return data_; }  // as in the file, strings with lengths
 
-  // All elements, in order; for string_view without copying the characters.
-  // Errors: model when T is not the element type.
+  // All elements, numbers or bools, in order. Errors: model when T is not the element type.
   template <typename T>
   std::vector<T> to_vector() const;
 
@@ -99,9 +97,7 @@ std::vector<T> Array::to_vector() const {
   require_element_type(value_type_of<T>());
   std::vector<T> elements;
   elements.reserve(static_cast<std::size_t>(size_));
-  if constexpr (std::is_same_v<T, std::string_view>) {
-    each_string({}, [&](std::string_view text) { elements.push_back(text); });
-  } else if constexpr (std::is_same_v<T, bool>) {
+  if constexpr (std::is_same_v<T, bool>) {
     for (const std::byte byte : data_) elements.push_back(byte != std::byte{0});
   } else if (size_ > 0) {  // memcpy takes no null pointer, whatever the count
     elements.resize(static_cast<std::size_t>(size_));

@@ -57,9 +57,8 @@ std::uint64_t Cache::bytes_needed(const Hyperparameters& h, ops::CacheType type,
 
 Cache::Cache(ops::Operations& operations, const Hyperparameters& h, ops::CacheType type,
              std::int64_t capacity, std::int64_t layers)
-    : capacity_(capacity), bytes_(bytes_needed(h, type, capacity, layers)) {
+    : memory_(operations.allocate_cache(bytes_needed(h, type, capacity, layers), "KV cache")) {
   const PlaneBytes plane = plane_bytes(h, type, capacity);
-  memory_ = operations.allocate_cache(bytes_, "KV cache");
   auto* next = static_cast<std::byte*>(memory_.get());
   const auto take = [&next](std::uint64_t bytes) -> void* {
     if (bytes == 0) return nullptr;

@@ -18,16 +18,12 @@ class Cache {
         std::int64_t capacity, std::int64_t layers);
 
   std::span<const ops::CacheLayer> layers() const { return layers_; }
-  std::int64_t capacity() const { return capacity_; }
-  std::uint64_t bytes() const { return bytes_; }
 
   // Bytes that a cache of this kind takes, without making it.
   static std::uint64_t bytes_needed(const Hyperparameters& h, ops::CacheType type,
                                     std::int64_t capacity, std::int64_t layers);
 
  private:
-  std::int64_t capacity_;
-  std::uint64_t bytes_;
   ops::Buffer memory_;
   std::vector<ops::CacheLayer> layers_;
 };

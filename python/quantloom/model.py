@@ -255,8 +255,11 @@ class Model(Unshared):
             TokenizerError: the prompt is text and the model has no tokenizer, or cannot take it.
             Closed: the model was closed.
         """
-        with self.stream(prompt, **options) as stream:
+        stream = self.stream(prompt, **options)
+        try:  # `with` first calls __enter__, where Ctrl-C would leave the stream open
             return stream.run()
+        finally:
+            stream.close()
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> Stream:
         """As :meth:`generate`, piece by piece.

@@ -70,8 +70,11 @@ class Session(Unshared):
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> GenerationResult:
         """As :meth:`Model.generate`, from this session's cache."""
-        with self.stream(prompt, **options) as stream:
+        stream = self.stream(prompt, **options)
+        try:  # `with` first calls __enter__, where Ctrl-C would leave the stream open
             return stream.run()
+        finally:
+            stream.close()
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerationKeywords]) -> Stream:
         """As :meth:`Model.stream`, from this session's cache, which stays."""

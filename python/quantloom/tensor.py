@@ -318,8 +318,8 @@ class Tensor(Unshared):
             OutOfMemory: it has no room.
         """
         device = arguments.text("device", device)
-        if self.is_packed and device in (self.device, "cuda" if self.device == "cuda:0" else None):
-            return self
+        if device in (self.device, "cuda" if self.device == "cuda:0" else None):
+            return self  # no second owner of blocks, which a product would leave beside its planes
         return Tensor._wrap(self._native.to(device))
 
     def pack(self) -> Tensor:
@@ -346,7 +346,7 @@ class Tensor(Unshared):
 
     def contiguous(self) -> Tensor:
         """This tensor where it is in C order, else a copy that is."""
-        return Tensor._wrap(self._native.contiguous())
+        return self if self.is_contiguous else Tensor._wrap(self._native.contiguous())
 
     def clone(self) -> Tensor:
         """A copy in memory of its own on the same device."""

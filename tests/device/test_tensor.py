@@ -65,6 +65,15 @@ def test_strided_and_reversed_views() -> None:
         np.testing.assert_array_equal(np.from_dlpack(tensor), view)
 
 
+def test_a_tensor_that_is_there_and_in_order_is_itself() -> None:
+    tensor = Tensor(np.arange(24.0).reshape(4, 6))
+    assert tensor.to("cpu") is tensor and tensor.cpu() is tensor and tensor.contiguous() is tensor
+    rows = tensor[::2]
+    assert rows.cpu() is rows and rows.contiguous() is not rows
+    with pytest.raises(InvalidArgument, match="is not one of"):
+        tensor.to("cpu:0")
+
+
 def test_a_tensor_keeps_its_source_alive() -> None:
     class Array(np.ndarray):
         pass

@@ -234,11 +234,20 @@ def test_a_packed_tensor_is_what_it_was() -> None:
     assert (packed.strides, packed.size, len(packed)) == (w.strides, w.size, 50)
     assert packed.is_quantized and packed.is_contiguous and not packed.is_read_only
     assert packed.to("cuda") is packed and packed.pack() is packed
+    assert packed.contiguous() is packed
     np.testing.assert_array_equal(packed.numpy(), blocks)
     np.testing.assert_array_equal(packed.cpu().as_bytes().numpy(), blocks)
     np.testing.assert_array_equal(packed.dequantize().numpy(), weights)
     np.testing.assert_array_equal(packed[3:9].dequantize().numpy(), weights[3:9])
     np.testing.assert_array_equal(packed.reshape(25, 1024).numpy().reshape(50, -1), blocks)
+
+
+def test_a_product_packs_what_was_asked_to_be_where_it_is() -> None:
+    w = matrix("Q4_K", 32, 512)[0].to("cuda")
+    for place in ("cuda", "cuda:0"):
+        assert w.to(place) is w
+    matmul(there(1, 512), w.to("cuda").contiguous())
+    assert w.is_packed
 
 
 def test_the_first_product_packs_and_nothing_is_held_twice() -> None:

@@ -23,8 +23,8 @@ def matmul(
     No dequantized copy of `w` is made, whatever its format and the size of `x`. On a GPU the first
     product with a `w` in blocks packs it: from then on `w` holds planes in place of its blocks, at
     the same bits per weight (`Tensor.is_packed`); rows and `Tensor(w)` that were taken of it before
-    keep the blocks alive. Work is ordered on quantloom's stream of that GPU, and its workspace (256 MiB at
-    most) comes from the pool and returns to it.
+    keep the blocks alive. Work is ordered on quantloom's stream of that GPU, and its workspace
+    (256 MiB at most) comes from the pool and returns to it.
 
     Args:
         x: a Tensor, a NumPy array or any DLPack array [..., columns] in float32, float16 or

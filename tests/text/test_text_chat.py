@@ -299,7 +299,50 @@ def test_content_in_parts() -> None:
     calls = [{"function": {"name": "f", "arguments": {"x": 1}}}]
     source = "{{ messages[0].tool_calls[0].function.arguments.x }}{{ messages[0].content }}"
     message: Mapping[str, Any] = {"role": "assistant", "content": None, "tool_calls": calls}
-    assert ChatTemplate(source).render([message]) == "1None"
+    assert ChatTemplate(source).render([message]) == "1"
+
+
+def answer_without_content(arguments: Any, role: str = "assistant") -> list[dict[str, Any]]:
+    calls = [{"id": "call12345", "type": "function", "function": {"name": "f"}}]
+    calls[0]["function"]["arguments"] = arguments  # type: ignore[index]
+    answer = {"role": role, "content": None, "tool_calls": calls}
+    return [{"role": "user", "content": "Hi"}, answer]
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_no_content_is_no_text_in_shared_templates(cases: dict[str, Any], number: int) -> None:
+    case = cases["cases"][number]
+    if "additional_special_tokens" in DIFFERENT.get(case["name"], ""):
+        pytest.skip("it renders nothing without a variable of its own")
+    template = ChatTemplate(case["template"], bos_token=case["bos"], eos_token=case["eos"])
+    for called in (True, False):
+        messages = answer_without_content({"x": 1})
+        if not called:
+            del messages[1]["tool_calls"]
+        text = template.render(messages)
+        assert "None" not in text
+        messages[1]["content"] = ""
+        assert text == template.render(messages)
+
+
+@pytest.mark.parametrize("content", ["m.content", "'' + m.content", "m.content.strip()"])
+def test_no_content_is_no_text(content: str) -> None:
+    template = ChatTemplate("{% for m in messages %}[{{ " + content + " }}]{% endfor %}")
+    for role in ("assistant", "system"):
+        assert template.render(answer_without_content({}, role)) == "[Hi][]"
+    parts = "{% for m in messages %}[{% for p in m.content %}{{ p.text }}{% endfor %}]{% endfor %}"
+    assert ChatTemplate(parts).render(answer_without_content({})) == "[Hi][]"
+
+
+def test_templates_that_ask_for_none_get_it() -> None:
+    """Some take JSON text alone as arguments, some a mapping alone; some write "None" anyway."""
+    ends = "{% else %}{{ m.content }}{% endif %};{% endfor %}None"
+    start = "{% for m in messages %}{% if m.content is none %}"
+    call = "m.tool_calls[0].function.arguments"
+    for taken, word in (('{"x": 2}', "'=' + " + call), ({"x": 2}, call + ".items()|list|length")):
+        template = ChatTemplate(start + "{{ " + word + " }}" + ends)
+        expected = '={"x": 2}' if isinstance(taken, str) else "1"
+        assert template.render(answer_without_content(taken)) == f"Hi;{expected};None"
 
 
 def test_a_tokenizer_applies_its_template(bpe: Tokenizer) -> None:

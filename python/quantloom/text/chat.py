@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
@@ -82,7 +83,8 @@ class ChatTemplate:
         Args:
             messages: mappings with "role" (a string) and "content" (a string, None, or a list of
                 text parts, which are joined); a template that reads parts alone gets the text as
-                one part. Other keys reach the template as they are.
+                one part, and one that cannot take None, or writes that word, gets "". Other keys
+                reach the template as they are.
             add_generation_prompt: end with the words that open the assistant's answer.
             tools: JSON descriptions of functions that the model may call.
             variables: further variables: JSON values.
@@ -92,7 +94,7 @@ class ChatTemplate:
                 which other libraries ask for something else than text; `subject` says which.
             TemplateError: the template fails, refuses the messages, or passes a cap.
         """
-        checked = check_messages(messages)
+        checked = [self._without_none(message) for message in check_messages(messages)]
         if self._takes_parts:
             checked = [_in_parts(message) for message in checked]
         values: dict[str, Any] = {
@@ -138,6 +140,43 @@ class ChatTemplate:
             return word in self._write({**values, "messages": [_in_parts(message)]})
         except TemplateError:
             return False
+
+    def _without_none(self, message: dict[str, Any]) -> dict[str, Any]:
+        if "content" not in message or message["content"] is not None:
+            return message
+        if message["role"] == "assistant":
+            called = bool(message.get("tool_calls"))
+            if self._takes_none_with_calls if called else self._takes_none_alone:
+                return message
+        return {**message, "content": ""}
+
+    @cached_property
+    def _takes_none_alone(self) -> bool:
+        return self._takes_none({})
+
+    @cached_property
+    def _takes_none_with_calls(self) -> bool:
+        calls = (
+            {"id": "callprobe", "type": "function", "function": {"name": "f", "arguments": values}}
+            for values in ({"x": 1}, '{"x": 1}')  # each is what some templates cannot take
+        )
+        return any(self._takes_none({"tool_calls": [call]}) for call in calls)
+
+    def _takes_none(self, keys: dict[str, Any]) -> bool:
+        """Whether an answer with these keys and no content renders without a word for that."""
+        values = {**self._variables, "tools": None, "documents": None}
+        values["add_generation_prompt"] = True
+        words = []
+        for content in (None, ""):
+            answer = {"role": "assistant", "content": content, **keys}
+            try:
+                text = self._write(
+                    {**values, "messages": [{"role": "user", "content": "Hi"}, answer]}
+                )
+            except TemplateError:
+                return content == ""  # then None, which comes first, went well
+            words.append(text.count("None"))
+        return words[0] <= words[1]
 
     def _compile(self) -> Template:
         try:

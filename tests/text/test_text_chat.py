@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import threading
 import time
@@ -351,6 +353,18 @@ def test_a_tokenizer_applies_its_template(bpe: Tokenizer) -> None:
     assert bpe.apply_chat_template(TALK[:1], add_generation_prompt=False).endswith("<|im_end|>\n")
     ids = bpe.encode(text, add_special=False)
     assert [ids.count(266), ids.count(267)] == [2, 1]
+
+
+def test_a_tokenizer_that_applied_its_template_is_pickled_and_copied() -> None:
+    tokenizer = Tokenizer.from_metadata(bpe_metadata())
+    ids = tokenizer.encode_messages(TALK)
+    for twin in (
+        pickle.loads(pickle.dumps(tokenizer)),
+        copy.deepcopy(tokenizer),
+        copy.copy(tokenizer),
+    ):
+        assert twin.encode_messages(TALK) == ids
+    assert tokenizer.encode_messages(TALK) == ids
 
 
 def test_named_templates() -> None:

@@ -115,6 +115,10 @@ class Tokenizer:
         with quantloom.open(path) as file:
             return cls.from_metadata(file.metadata, pre=pre)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled templates, which cannot be pickled; they are compiled when used."""
+        return {**self.__dict__, "_compiled": {}}
+
     @property
     def chat_template(self) -> str | None:
         """Source of the file's unnamed chat template, or None."""

@@ -136,7 +136,7 @@ def _where(model: Model, chosen: str, reason: str, most_layers: int | None) -> s
         obstacle = model._core.gpu_obstacle or "no layer fits the free memory"
         return f"on {model.device} ({chosen}: {obstacle})"
     layers = f"{model.gpu_layers} of {model.block_count} layers on {chosen} ({reason})"
-    return f"with {layers}, the rest on the CPU"
+    return f"with {layers}, the rest on cpu"
 
 
 def bundled_model() -> Path:
@@ -377,12 +377,20 @@ class Model(Unshared):
             return np.array(ids, np.int64)
         return arguments.token_ids("prompt", prompt)
 
+    @property
+    def _placed(self) -> str:
+        """As "on cpu", or "with 3 of 9 layers on cuda:0, the rest on cpu"."""
+        if self.gpu_layers in (0, self.block_count):
+            return f"on {self.device}"
+        layers = f"{self.gpu_layers} of {self.block_count} layers"
+        return f"with {layers} on {self.device}, the rest on cpu"
+
     def _summary(self) -> dict[str, str]:
         return {
             "architecture": self.architecture,
             "layers": str(self.block_count),
             "weights": f"{self.weight_bytes / 1e6:,.1f} MB",
-            "device": self.device,
+            "device": self._placed.split(" ", 1)[1],
             "precision": self.precision,
             "context": token_count(self.context_length),
             "cache": f"{self.cache_bytes / 1e6:,.1f} MB a session, {self.cache_type}",
@@ -393,7 +401,7 @@ class Model(Unshared):
         if not self.closed:
             of = self._summary()
             state = (
-                f"{of['architecture']}, {of['layers']} layers, {of['weights']} on {of['device']}, "
+                f"{of['architecture']}, {of['layers']} layers, {of['weights']} {self._placed}, "
                 f"{of['precision']}, context of {of['context']}, cache of {of['cache']}"
             )
         return f"<quantloom.Model {self.path.name!r}: {state}>"

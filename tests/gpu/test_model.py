@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_model import chat_model
 
 import quantloom
+from cli.command import good, run
 from model.greedy import check_greedy
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
@@ -230,6 +232,21 @@ def test_split_between_gpu_and_cpu(kind: str, tmp_path: Path) -> None:
                 assert {token, wanted} == {second, best}
                 assert margin <= BOUND * np.linalg.norm(rows[position])
                 break
+
+
+def test_a_split_model_says_what_lies_where(tmp_path: Path) -> None:
+    path = chat_model(tmp_path)
+    with quantloom.load(path, device="cuda", gpu_layers=1) as model:
+        assert " with 1 of 2 layers on cuda:0, the rest on cpu, exact" in repr(model)
+        assert "<td>1 of 2 layers on cuda:0, the rest on cpu</td>" in model._repr_html_()
+    with quantloom.load(path, device="cuda") as model:
+        assert " MB on cuda:0, exact" in repr(model)
+        assert "<td>cuda:0</td>" in model._repr_html_()
+    options = ("generate", "-m", str(path), "--device", "cuda", "--gpu-layers", "1", "-n", "2", "a")
+    done = run(*options)
+    assert "tokens with 1 of 2 layers on cuda:0, the rest on cpu: " in done.stderr, done.stderr
+    answer = json.loads(good(*options, "--json"))
+    assert (answer["device"], answer["gpu_layers"]) == ("cuda:0", 1)
 
 
 def test_only_activations_cross_in_a_split(path: Path) -> None:

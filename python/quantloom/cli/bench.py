@@ -72,7 +72,8 @@ def bench(
     ) as loaded:
         load_seconds = time.perf_counter() - start
         result = measure(loaded, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeat=repeat)
-        where, name = str(loaded.device), loaded.path.name
+        device, gpu_layers, name = loaded.device, loaded.gpu_layers, loaded.path.name
+        heading = f"{name} {loaded._placed}, {precision}"
     if json:
         figures = asdict(result)
         del figures["gaps"]
@@ -83,17 +84,18 @@ def bench(
         print_json(
             {
                 "file": name,
-                "device": where,
+                "device": device,
+                "gpu_layers": gpu_layers,
                 "precision": precision,
                 "load_seconds": load_seconds,
                 **figures,
             }
         )
     else:
-        typer.echo(f"{name} on {where}, {precision}, median of {repeat}")
+        typer.echo(f"{heading}, median of {repeat}")
         _print(result, load_seconds)
     if picture is not None:
-        draw(result, picture, f"{name} on {where}, {precision}")
+        draw(result, picture, heading)
 
 
 def _bytes(count: int) -> str:

@@ -84,7 +84,7 @@ def generate(
                     sys.stdout.write(piece.text)
                     sys.stdout.flush()
             result = stream.result
-        where = str(loaded.device)
+        device, gpu_layers, placed = loaded.device, loaded.gpu_layers, loaded._placed
     timings = result.timings
     if json:
         print_json(
@@ -92,7 +92,8 @@ def generate(
                 "text": result.text,
                 "tokens": list(result.tokens),
                 "finish_reason": result.finish_reason,
-                "device": where,
+                "device": device,
+                "gpu_layers": gpu_layers,
                 "seed": result.seed,
                 "timings": asdict(timings),
             }
@@ -101,7 +102,7 @@ def generate(
     sys.stdout.write("\n")
     sys.stdout.flush()
     print(
-        f"{len(result.tokens)} tokens on {where}: {timings.decode_rate:,.1f} tokens/s, "
+        f"{len(result.tokens)} tokens {placed}: {timings.decode_rate:,.1f} tokens/s, "
         f"prompt {timings.prefill_rate:,.1f} tokens/s, finish_reason {result.finish_reason}",
         file=sys.stderr,
     )

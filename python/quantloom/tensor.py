@@ -19,6 +19,7 @@ from quantloom.unshared import Unshared
 __all__ = ["Tensor"]
 
 _MOST_DIMENSIONS = 64  # of a NumPy array; it would take a buffer of more for one object
+_BUFFER_CODES = {"F32": "f", "F16": "e", "BF16": "H"}  # of their numbers, as `struct` has them
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
 
 
@@ -159,16 +160,17 @@ class Tensor(Unshared):
         blocks: Any,
         format: str,
         shape: SupportsIndex | Iterable[SupportsIndex],
-        device: str = "cpu",
+        device: str | None = None,
     ) -> Tensor:
         """Quantized weights from their blocks as a GGUF file holds them, rows in order.
 
         Args:
-            blocks: bytes, a buffer, or a uint8 Tensor (on a GPU too), contiguous and at an even
-                address (F32 at a multiple of four). On the CPU it is not copied.
+            blocks: bytes, a buffer of 8-bit integers (for "F32" and "F16" of such floats, for
+                "BF16" of uint16), or a uint8 Tensor (on a GPU too), contiguous and at an even
+                address (F32 at a multiple of four).
             format: such as "Q4_K".
             shape: in weights, the last dimension whole blocks.
-            device: where the tensor is to lie.
+            device: where the tensor is to lie; by default where the blocks do, without a copy.
 
         Raises:
             InvalidArgument: the shape is not whole blocks or takes another number of bytes, or
@@ -176,21 +178,28 @@ class Tensor(Unshared):
         """
         kind = tensor_type(format)
         dimensions = arguments.extents("shape", shape)
-        where = arguments.text("device", device)
+        where = None if device is None else arguments.text("device", device)
         arguments.refuse_masked("blocks", blocks)
         if isinstance(blocks, Tensor):
             native = _quantloom.Tensor.blocks_of(blocks._native, kind.id, dimensions)
         else:
             try:
-                memoryview(blocks).release()
+                with memoryview(blocks) as view:
+                    code = view.format.lstrip("@=<|")
             except (TypeError, ValueError, BufferError):
                 raise InvalidArgument(
                     f"blocks must be bytes, a buffer or a uint8 Tensor, not "
                     f"{type(blocks).__name__}",
                     subject="blocks",
                 ) from None
+            if code not in ("B", "b", "c", _BUFFER_CODES.get(kind.name)):
+                raise InvalidArgument(
+                    f"blocks must be bytes, not a buffer of {code!r} (of an array, "
+                    ".view(np.uint8) is its bytes)",
+                    subject="blocks",
+                )
             native = _quantloom.Tensor.from_blocks(blocks, kind.id, dimensions)
-        return cls._wrap(native.to(where))
+        return cls._wrap(native if where is None else native.to(where))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -133,7 +133,7 @@ def test_rows_slices_and_reshape() -> None:
         (lambda t: Tensor.empty(2, device=None), "device must be a string"),
         (lambda t: Tensor.from_blocks(None, "Q4_0", 32), "blocks must be bytes"),
         (lambda t: Tensor.from_blocks([1, 2], "Q4_0", 32), "blocks must be bytes"),
-        (lambda t: Tensor.from_blocks(bytes(18), "Q4_0", 32, None), "device must be a string"),
+        (lambda t: Tensor.from_blocks(bytes(18), "Q4_0", 32, 0), "device must be a string"),
         (lambda t: Tensor.from_numpy([1, 2]), "array must be a numpy.ndarray, not list"),
         (lambda t: Tensor.from_dlpack(3), "source must have __dlpack__"),
         (lambda t: Tensor([[1], [2, 3]]), "data is no array"),
@@ -348,6 +348,38 @@ def test_parts_of_blocks_are_refused(name: str) -> None:
         tensor.reshape(-1, kind.elements // 2)
     with pytest.raises(BufferError, match="no type for blocks"):
         tensor.__dlpack__()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([None] * 9),
+        np.zeros(9, "M8[s]"),
+        np.zeros(18, bool),
+        np.zeros(9, np.uint16),
+        np.zeros(9, np.float16),
+        np.zeros(1, [("d", "f2"), ("qs", "u1", 16)]),
+    ],
+)
+def test_blocks_are_bytes(array: np.ndarray) -> None:
+    with pytest.raises(InvalidArgument, match="blocks must be bytes") as caught:
+        Tensor.from_blocks(array, "Q4_0", 32)
+    assert caught.value.subject == "blocks"
+
+
+def test_blocks_of_the_formats_that_are_numbers() -> None:
+    values = np.arange(8.0)
+    for name, array in (
+        ("F32", values.astype(np.float32)),
+        ("F16", values.astype(np.float16)),
+        ("BF16", (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)),
+    ):
+        for given in (array, array.view(np.uint8), array.view(np.int8), array.tobytes()):
+            tensor = Tensor.from_blocks(given, name, (2, 4))
+            np.testing.assert_array_equal(tensor.dequantize().numpy().ravel(), values)
+        with pytest.raises(InvalidArgument, match="blocks must be bytes, not a buffer of '>"):
+            swapped = array.astype(array.dtype.newbyteorder(">"))
+            Tensor.from_blocks(swapped, name, (2, 4))
 
 
 def test_numpy_is_told_where_there_is_no_view() -> None:

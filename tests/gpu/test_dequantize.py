@@ -86,7 +86,9 @@ def test_out_is_written_and_nothing_else() -> None:
 def test_blocks_from_gpu_memory() -> None:
     tensor = random_tensor("Q6_K", 3, 2)
     there = Tensor(tensor.as_bytes().numpy(), device="cuda")
-    again = Tensor.from_blocks(there, "Q6_K", (3, 512), "cuda")
+    again = Tensor.from_blocks(there, "Q6_K", (3, 512))
+    assert again.device == "cuda:0"
+    assert Tensor.from_blocks(there, "Q6_K", (3, 512), "cpu").device == "cpu"
     same(again.dequantize(), tensor.dequantize())
     with pytest.raises(InvalidArgument, match="takes"):
         Tensor.from_blocks(there[1:], "Q6_K", (3, 512), "cuda")

@@ -53,3 +53,16 @@ def test_a_name_that_is_no_text_is_base64(tmp_path: Path) -> None:
     GGUFWriter().write(os.fsdecode(name))
     listed = strict(good("inspect", os.fsdecode(name), "--json"))
     assert base64.b64decode(listed["path"]["base64"]) == name
+
+
+def test_quantize_says_what_did_not_go_by_the_mix(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    writer = GGUFWriter()
+    writer.add("general.architecture", "llama")
+    writer.add_tensor("blk.0.ffn_up.weight", np.ones((2, 288), np.float32))
+    writer.write(source)
+    answer = strict(good("quantize", str(source), str(target), "--type", "q4_k_m", "--json"))
+    assert answer["type"] == "Q4_K_M"
+    (note,) = answer["notes"]
+    assert note.startswith("blk.0.ffn_up.weight is Q5_0: rows of 288 are not whole Q4_K blocks")
+    assert answer["formats"] == {"Q5_0": 1}

@@ -39,10 +39,11 @@ def quantize(
             {
                 "source": str(source),
                 "target": str(target),
-                "type": mix,
+                "type": summary.mix,
                 "source_bytes": before,
                 "target_bytes": after,
                 "formats": summary.formats,
+                "notes": summary.notes,
             }
         )
         return

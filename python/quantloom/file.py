@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 import quantloom
 from quantloom import _quantloom, arguments
-from quantloom.errors import Closed, ModelError
+from quantloom.errors import Closed, ModelError, Unsupported
+from quantloom.tables import bytes_text, escaped, html_table, shortened, text_table
 from quantloom.unshared import Unshared
 
 __all__ = ["File", "LazyTensor", "Metadata", "MetadataValue", "Tensors", "open"]
@@ -70,11 +70,17 @@ class _Handle:
     def close(self) -> None:
         self._file = None
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise Unsupported(
+            "what belongs to an open file is not pickled or copied deeply; dict() of the metadata "
+            "and arrays can be"
+        )
+
 
 class Metadata(Mapping[str, MetadataValue]):
     """The metadata in file order. A value is converted when it is first asked for, and then kept.
 
-    Treat lists as read-only; arrays are.
+    Treat lists as read-only; arrays are. `==` compares with any mapping; NaN equals NaN.
 
     Raises:
         FileError: text or an array is first asked for when the file has changed since it was
@@ -105,6 +111,16 @@ class Metadata(Mapping[str, MetadataValue]):
     def __contains__(self, key: object) -> bool:
         return key in self._position
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if other is self:
+            return True
+        return self.keys() == other.keys() and all(_equal(self[key], other[key]) for key in self)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def type(self, key: str) -> str:
         """The type in the file: "uint32", "string", ... or, for an array, "string[32000]"."""
         name, size = self._handle.file.value_type(self._position[key])
@@ -123,14 +139,25 @@ class Metadata(Mapping[str, MetadataValue]):
     def __repr__(self) -> str:
         if self._handle.closed:
             return "<Metadata of a closed file>"
-        return _text_table(("key", "type", "value"), self._rows())
+        return text_table(("key", "type", "value"), self._rows())
 
     def _repr_html_(self) -> str:
-        return _html_table(("key", "type", "value"), [] if self._handle.closed else self._rows())
+        return html_table(("key", "type", "value"), [] if self._handle.closed else self._rows())
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Whether two values of metadata are one; NaN, which a file can hold, is itself."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return np.array_equal(left, right, equal_nan=left.dtype.kind == right.dtype.kind == "f")
+    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+        left, right = (v.tolist() if isinstance(v, np.ndarray) else v for v in (left, right))
+    return bool(left == right or (left != left and right != right))
 
 
 class LazyTensor:
     """A tensor that stays in the file until it is asked for.
+
+    `==` is whether both are the same tensor of the same open file, not whether weights are equal.
 
     Attributes:
         name: such as "blk.0.attn_q.weight".
@@ -249,19 +276,27 @@ class LazyTensor:
             raise ValueError("decoding a tensor always makes a new array")
         return self.dequantize(np.float32 if dtype is None else dtype)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LazyTensor):
+            return NotImplemented
+        return self._handle is other._handle and self._position == other._position
+
+    def __hash__(self) -> int:
+        return hash((id(self._handle), self._position))
+
     def __len__(self) -> int:
         return self.shape[0]
 
     def _row(self) -> tuple[str, str, str, str]:
         shape = " x ".join(str(length) for length in self.shape)
-        return self.name, self.format, shape, _bytes_text(self.nbytes)
+        return self.name, self.format, shape, bytes_text(self.nbytes)
 
     def __repr__(self) -> str:
         shape = " x ".join(str(length) for length in self.shape)
-        return f"<LazyTensor {self.name!r}: {self.format}, {shape}, {_bytes_text(self.nbytes)}>"
+        return f"<LazyTensor {self.name!r}: {self.format}, {shape}, {bytes_text(self.nbytes)}>"
 
     def _repr_html_(self) -> str:
-        return _html_table(("tensor", "format", "shape", "size"), [self._row()])
+        return html_table(("tensor", "format", "shape", "size"), [self._row()])
 
 
 class Tensors(Mapping[str, LazyTensor]):
@@ -284,15 +319,18 @@ class Tensors(Mapping[str, LazyTensor]):
     def __contains__(self, name: object) -> bool:
         return name in self._position
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def __repr__(self) -> str:
         if self._handle.closed:
             return "<Tensors of a closed file>"
         rows = (tensor._row() for tensor in self.values())
-        return _text_table(("tensor", "format", "shape", "size"), rows)
+        return text_table(("tensor", "format", "shape", "size"), rows)
 
     def _repr_html_(self) -> str:
         rows = [] if self._handle.closed else [tensor._row() for tensor in self.values()]
-        return _html_table(("tensor", "format", "shape", "size"), rows)
+        return html_table(("tensor", "format", "shape", "size"), rows)
 
 
 class File(Unshared):
@@ -357,63 +395,18 @@ class File(Unshared):
         parts = f", {self.shards} shards" if self.shards > 1 else ""
         return (
             f"GGUF version {self.version}, {len(self.metadata)} keys, {len(self.tensors)} tensors, "
-            f"{_bytes_text(self.nbytes)}{parts}{state}"
+            f"{bytes_text(self.nbytes)}{parts}{state}"
         )
 
     def __repr__(self) -> str:
         kind = "" if self.closed or self.architecture is None else f" {self.architecture}"
-        return (
-            f"<quantloom.File {_shortened(self.path.name)!r}:{_shortened(kind)} {self._summary()}>"
-        )
+        return f"<quantloom.File {shortened(self.path.name)!r}:{shortened(kind)} {self._summary()}>"
 
     def _repr_html_(self) -> str:
-        head = f"<p><b>{_escaped(self.path.name)}</b>: {_escaped(self._summary())}</p>"
+        head = f"<p><b>{escaped(self.path.name)}</b>: {escaped(self._summary())}</p>"
         if self.closed:
             return head
         return (
             f"{head}<details><summary>metadata</summary>{self.metadata._repr_html_()}</details>"
             f"<details><summary>tensors</summary>{self.tensors._repr_html_()}</details>"
         )
-
-
-def _bytes_text(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
-
-
-def _shortened(text: str, limit: int = 64) -> str:
-    """At most `limit` characters; those that do not print are escaped."""
-    head = text[: limit + 1]
-    shown = (
-        head
-        if head.isprintable()
-        else "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head
-        )
-    )
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _escaped(text: str) -> str:
-    return html.escape(_shortened(text))
-
-
-def _text_table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = [header, *(tuple(_shortened(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _html_table(header: tuple[str, ...], rows: Any) -> str:
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -39,7 +39,8 @@ class Tensor(Unshared):
     packs its matrix and lets go of the blocks. What needs blocks of a packed tensor (`numpy`,
     `dequantize`, rows, `.to("cpu")`) unpacks them for the length of the call.
 
-    `copy.deepcopy` is `clone()`; `copy.copy` and `pickle` are refused.
+    `==` is identity; compare what `.numpy()` gives. `copy.deepcopy` is `clone()`; `copy.copy` and
+    `pickle` are refused.
     """
 
     __slots__ = ("__weakref__", "_held", "_packed")

@@ -422,6 +422,52 @@ def test_a_path_is_a_string_or_a_path() -> None:
             quantloom.open(path)  # type: ignore[arg-type]
 
 
+def test_metadata_and_tensors_are_compared(tmp_path: Path) -> None:
+    def pair(**changes: object) -> Path:
+        values: dict[str, object] = {"kind": "array:float32", "value": [0.5, float("nan")]}
+        values.update(changes)
+        builder = Builder().key("a", str(values["kind"]), values["value"])
+        builder.key("nan", "float32", float("nan")).key("s", "array:string", ["x", "y"])
+        return write(tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf", builder)
+
+    first = pair()
+    with quantloom.open(first) as file, quantloom.open(first) as again:
+        assert file.metadata == again.metadata == dict(file.metadata)
+        for other in (pair(value=[0.5, 1.0]), pair(value=[0.5]), pair(kind="float32", value=0.5)):
+            with quantloom.open(other) as different:
+                assert file.metadata != different.metadata
+        assert file.metadata != {**file.metadata, "more": 1}
+        assert file.metadata != 3
+    with quantloom.open(pair(kind="array:int32", value=[1, 2])) as file:
+        assert file.metadata == {**file.metadata, "a": [1, 2]}
+        assert file.metadata != {**file.metadata, "a": ["x", "y"]}
+
+
+def test_a_lazy_tensor_equals_itself(small: Path) -> None:
+    with quantloom.open(small) as file, quantloom.open(small) as again:
+        assert file.tensors == file.tensors and file.tensors != again.tensors
+        first, second, *_ = file.tensors
+        assert file.tensors[first] == file.tensors[first] != file.tensors[second]
+        assert file.tensors[first] != again.tensors[first] and file.tensors[first] != 3
+        assert len({file.tensors[first], file.tensors[first], file.tensors[second]}) == 2
+
+
+def test_keys_are_completed_in_notebooks(small: Path) -> None:
+    with quantloom.open(small) as file:
+        for mapping in (file.metadata, file.tensors):
+            assert mapping._ipython_key_completions_() == list(mapping)
+
+
+def test_parts_of_a_file_are_not_pickled(small: Path) -> None:
+    with quantloom.open(small) as file:
+        for part in (file.metadata, file.tensors, next(iter(file.tensors.values()))):
+            for call in (copy.deepcopy, pickle.dumps):
+                with pytest.raises(Unsupported, match="belongs to an open file is not pickled"):
+                    call(part)
+        assert copy.copy(file.metadata) == file.metadata
+        assert pickle.loads(pickle.dumps(dict(file.metadata))).keys() == file.metadata.keys()
+
+
 def test_a_file_is_not_copied(small: Path) -> None:
     with quantloom.open(small) as file:
         for call in (copy.copy, copy.deepcopy, pickle.dumps):

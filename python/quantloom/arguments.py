@@ -74,6 +74,17 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_progress(value: Any) -> None:
+    """Refuses a `progress` that cannot be called; None is no progress.
+
+    Raises:
+        InvalidArgument: it is something else; `subject` is "progress".
+    """
+    if value is not None and not callable(value):
+        kind = type(value).__name__
+        raise InvalidArgument(f"progress must be callable, not {kind}", subject="progress")
+
+
 def text(name: str, value: Any) -> str:
     """`value`, a string that UTF-8 can write.
 
@@ -172,6 +183,20 @@ def items(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
+def token_items(name: str, value: Any) -> list[Any]:
+    """The items of a sequence of token ids, each of which is still to be checked.
+
+    Raises:
+        InvalidArgument: text or bytes, or what has no items or no order; `subject` is `name`.
+    """
+    other = isinstance(value, (str, bytes, bytearray, memoryview, Set, Mapping))
+    if other or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise InvalidArgument(
+            f"{name} must be a sequence of token ids, not {type(value).__name__}", subject=name
+        )
+    return list(value)
+
+
 def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
     """A sequence of token ids as int64 [tokens].
 
@@ -190,11 +215,7 @@ def token_ids(name: str, value: Any) -> npt.NDArray[np.int64]:
         if value.dtype == np.uint64 and value.size and value.max() > _INT64.max:
             raise InvalidArgument(f"{name} holds {value.max()}, no token id", subject=name)
         return np.ascontiguousarray(value, dtype=np.int64)
-    if isinstance(value, (str, bytes, Set, Mapping)) or not isinstance(value, Iterable):
-        raise InvalidArgument(
-            f"{name} must be a sequence of token ids, not {type(value).__name__}", subject=name
-        )
-    tokens = list(value)
+    tokens = token_items(name, value)
     if all(type(token) is int for token in tokens):
         try:
             return np.array(tokens, np.int64)

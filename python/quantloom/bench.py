@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantloom import cuda
+from quantloom import arguments, cuda
 from quantloom.ceilings import product_seconds, read_bandwidth
 from quantloom.errors import DeviceError, InvalidArgument
 
@@ -119,6 +119,7 @@ def bench(
     Raises:
         InvalidArgument: the sizes do not fit the context.
     """
+    limits = arguments.flag("limits", limits)
     if prompt_tokens < 1 or new_tokens < 2 or repeat < 1:
         raise InvalidArgument("bench takes at least 1 prompt token, 2 new tokens and 1 repeat")
     if prompt_tokens + new_tokens > model.context_length:

@@ -91,11 +91,10 @@ def load(
         context_length = arguments.integer("context_length", context_length)
     check_weights = arguments.flag("check_weights", check_weights)
     batch_invariant = arguments.flag("batch_invariant", batch_invariant)
+    verbose = arguments.flag("verbose", verbose)
     for name, value in (("device", device), ("precision", precision), ("cache_type", cache_type)):
         arguments.text(name, value)
-    if progress is not None and not callable(progress):
-        kind = type(progress).__name__
-        raise InvalidArgument(f"progress must be callable, not {kind}", subject="progress")
+    arguments.check_progress(progress)
     chosen, reason = _quantloom.default_device() if device == "auto" else (device, "")
     file = open_file(bundled_model() if path is None else path)
     core: Any = None

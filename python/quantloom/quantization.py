@@ -181,8 +181,10 @@ def quantize_file(
         NumericsError: a tensor with NaN, Inf or a value too large; the error names it.
     """
     threads = _threads(threads)
+    allow_requantize = arguments.flag("allow_requantize", allow_requantize)
     source = arguments.file_path("source", source)
     target = arguments.file_path("target", target)
+    arguments.check_progress(progress)
     recipe = MIXES.get(arguments.text("mix", mix).upper())
     if recipe is None:
         raise InvalidArgument(f"no mix {mix!r}; there are {', '.join(MIXES)}", subject="mix")

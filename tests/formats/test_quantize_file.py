@@ -214,6 +214,13 @@ def test_bad_values_name_the_tensor(tmp_path: Path) -> None:
 
 def test_bad_arguments(tmp_path: Path) -> None:
     write_model(tmp_path / "a.gguf")
+    for options, message in (
+        ({"allow_requantize": "no"}, "allow_requantize must be True or False, not 'no'"),
+        ({"progress": 5}, "progress must be callable, not int"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            quantize_file(tmp_path / "a.gguf", tmp_path / "b.gguf", **options)  # type: ignore[arg-type]
+        assert os.listdir(tmp_path) == ["a.gguf"]
     with pytest.raises(InvalidArgument, match="no mix 'Q9'; there are Q4_0, Q8_0, Q4_K_M"):
         quantize_file(tmp_path / "a.gguf", tmp_path / "b.gguf", "Q9")
     with pytest.raises(InvalidArgument, match="the same file"):

@@ -55,6 +55,14 @@ def test_progress_must_be_callable(tmp_path: Path) -> None:
     assert caught.value.subject == "progress"
 
 
+@pytest.mark.parametrize("name", ["check_weights", "batch_invariant", "verbose"])
+def test_choices_of_load_are_true_or_false(name: str, tmp_path: Path) -> None:
+    path = Synthetic().write(tmp_path)
+    with pytest.raises(InvalidArgument, match=f"{name} must be True or False, not 'no'") as caught:
+        quantloom.load(path, **{name: "no"})  # type: ignore[arg-type]
+    assert caught.value.subject == name
+
+
 def test_one_token_is_one_token(tmp_path: Path) -> None:
     path = Synthetic().write(tmp_path)
     with quantloom.load(path, device="cpu", context_length=1) as model:

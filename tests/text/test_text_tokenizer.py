@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,7 +145,34 @@ def test_ids_outside_the_vocabulary(bpe: Tokenizer, index: int) -> None:
         assert caught.value.limit == 269
 
 
-@pytest.mark.parametrize("index", ["1", 1.0, None])
+@pytest.mark.parametrize(
+    "ids", [5, None, {1, 2}, {1: 2}, "12", b"12", bytearray(b"12"), np.array(5)]
+)
+def test_ids_are_a_sequence(bpe: Tokenizer, ids: Any) -> None:
+    for call in (bpe.decode, bpe.decode_bytes):
+        with pytest.raises(InvalidArgument, match="ids must be a sequence of token ids") as caught:
+            call(ids)
+        assert caught.value.subject == "ids"
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_choices_are_true_or_false(bpe: Tokenizer, value: Any) -> None:
+    talk = [{"role": "user", "content": "Hi"}]
+    for name, call in (
+        ("add_special", lambda: bpe.encode("a", value)),
+        ("parse_special", lambda: bpe.encode("a", parse_special=value)),
+        ("skip_special", lambda: bpe.decode([1], value)),
+        ("skip_special", lambda: bpe.decode_bytes([1], skip_special=value)),
+        ("skip_special", lambda: bpe.stream_decoder(skip_special=value)),
+        ("add_generation_prompt", lambda: bpe.apply_chat_template(talk, value)),
+        ("add_generation_prompt", lambda: bpe.encode_messages(talk, value)),
+    ):
+        with pytest.raises(InvalidArgument, match=f"{name} must be True or False") as caught:
+            call()
+        assert caught.value.subject == name
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, None, True])
 def test_ids_must_be_integers(bpe: Tokenizer, index: Any) -> None:
     with pytest.raises(InvalidArgument, match="a token id must be an integer"):
         bpe.decode([index])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from quantloom import arguments
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text.budget import OUTPUT_CHARACTERS, SECONDS, Budget
 
@@ -102,7 +103,7 @@ class ChatTemplate:
             "messages": checked,
             "tools": None if tools is None else plain_value(tools, "tools"),
             "documents": None,
-            "add_generation_prompt": bool(add_generation_prompt),
+            "add_generation_prompt": arguments.flag("add_generation_prompt", add_generation_prompt),
         }
         for name, value in variables.items():
             if value and name in _OF_OTHERS:

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 
 import quantloom
+from quantloom import arguments
 from quantloom.errors import InvalidArgument
 
 
@@ -29,7 +30,7 @@ class StreamDecoder:
         previous: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._skip_special = skip_special
+        self._skip_special = arguments.flag("skip_special", skip_special)
         self._previous = previous
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -39,7 +40,7 @@ class StreamDecoder:
         Raises:
             InvalidArgument: the id is outside the vocabulary.
         """
-        data = self._tokenizer.decode_bytes((index,), self._skip_special, previous=self._previous)
+        data = self._tokenizer._joined((index,), self._skip_special, self._previous)
         self._previous = index
         return self._decoder.decode(data)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from quantloom import arguments
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
 from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, checked_name, find_pre_tokenizer
@@ -141,10 +142,13 @@ class Tokenizer:
                 False they are plain text; user-defined tokens are read either way.
 
         Raises:
+            InvalidArgument: no text, or another choice than True or False.
             TokenizerError: the text has a lone surrogate, or the vocabulary cannot write it, or
                 the file has no vocabulary.
         """
         self._check_text(text)
+        add_special = arguments.flag("add_special", add_special)
+        parse_special = arguments.flag("parse_special", parse_special)
         ids: list[int] = []
         if add_special and self.add_bos and self.bos_id is not None:
             ids.append(self.bos_id)
@@ -157,11 +161,11 @@ class Tokenizer:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD.
 
         Args:
-            ids: token ids.
+            ids: token ids in order.
             skip_special: leave out control and unknown tokens; with False their names are written.
 
         Raises:
-            InvalidArgument: an id is no integer or outside the vocabulary.
+            InvalidArgument: no sequence of integers, or one that is outside the vocabulary.
         """
         data = self.decode_bytes(ids, skip_special=skip_special)
         return data.decode("utf-8", errors="replace")
@@ -182,7 +186,14 @@ class Tokenizer:
             ids: token ids.
             skip_special: leave out control and unknown tokens.
             previous: the token before the first of `ids`, when they continue others.
+
+        Raises:
+            InvalidArgument: as for :meth:`decode`.
         """
+        skip_special = arguments.flag("skip_special", skip_special)
+        return self._joined(arguments.token_items("ids", ids), skip_special, previous)
+
+    def _joined(self, ids: Iterable[int], skip_special: bool, previous: int | None) -> bytes:
         types = self._vocabulary.types
         parts: list[bytes] = []
         for index in ids:
@@ -346,9 +357,11 @@ class Tokenizer:
         try:
             plain = operator.index(index)
         except TypeError:
+            plain = None
+        if plain is None or isinstance(index, bool):
             raise InvalidArgument(
                 f"a token id must be an integer, not {type(index).__name__}", subject="ids"
-            ) from None
+            )
         if not 0 <= plain < self.vocab_size:
             raise InvalidArgument(
                 f"token id {plain} is outside the vocabulary of {self.vocab_size} tokens",

@@ -48,10 +48,15 @@ def taken(source: Producer) -> Any:
             f"a DLPack array on device type {kind} is neither on the CPU nor on a CUDA GPU",
             subject="source",
         )
-    if kind in (_CPU, _PINNED):
-        capsule = _asked(source, None)
-    else:
-        capsule = _asked_on_gpu(source, f"cuda:{index}")
+    try:
+        if kind in (_CPU, _PINNED):
+            capsule = _asked(source, None)
+        else:
+            capsule = _asked_on_gpu(source, f"cuda:{index}")
+    except BufferError as error:
+        raise InvalidArgument(
+            f"{type(source).__name__} has no DLPack form: {error}", subject="source"
+        ) from None
     if type(capsule).__name__ != "PyCapsule":
         raise InvalidArgument(
             f"__dlpack__ of {type(source).__name__} gave a {type(capsule).__name__}, no capsule",

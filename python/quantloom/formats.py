@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import SupportsIndex
 
 from quantloom import _quantloom, arguments
 from quantloom.errors import InvalidArgument
@@ -85,8 +85,9 @@ def tensor_type(key: str | int) -> TensorType:
     entry = None
     if isinstance(key, str):
         entry = TYPES.get(key.upper())
-    elif isinstance(key, SupportsIndex) and not isinstance(key, bool):
-        entry = _BY_ID.get(operator.index(key))
+    elif not isinstance(key, bool):
+        with suppress(TypeError):  # of an array too, whose type has __index__
+            entry = _BY_ID.get(operator.index(key))
     if entry is None:
         raise InvalidArgument(
             f"{key!r} is no GGUF tensor type; there are {', '.join(FORMATS)}", subject="format"

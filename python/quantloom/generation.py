@@ -117,7 +117,8 @@ class Request:
         logprobs = -1 if logprobs is None else arguments.integer("logprobs", logprobs, 0, 20)
         sampler["logprobs"] = logprobs
         speculate = keywords.get("speculate")
-        if speculate not in (None, "ngram"):
+        # An array answers a comparison with an array.
+        if speculate is not None and not (isinstance(speculate, str) and speculate == "ngram"):
             raise InvalidArgument(
                 f"speculate is {speculate!r}; there are 'ngram' and None", subject="speculate"
             )
@@ -152,7 +153,7 @@ def _stop_strings(stop: Any) -> list[str]:
         return []
     strings = [stop] if isinstance(stop, str) else arguments.items("stop", stop)
     for string in strings:
-        if not isinstance(string, str) or not string:
+        if not isinstance(string, str) or not arguments.text("stop", string):
             raise InvalidArgument(
                 f"stop must hold strings of one character at least, not {string!r}", subject="stop"
             )

@@ -286,9 +286,11 @@ class GGUFWriter:
         Raises:
             FileError: the file cannot be written, or something is there that is no regular file,
                 such as a device.
-            InvalidArgument: a tensor's chunks are no bytes, or not as many as its shape says.
+            InvalidArgument: a tensor's chunks are no bytes, or not as many as its shape says, or
+                `progress` cannot be called.
         """
         target = arguments.file_path("path", path)
+        arguments.check_progress(progress)
         temporary: Path | None = None
         try:
             target = _regular_target(target)

@@ -51,12 +51,13 @@ def perplexity(
 
     Raises:
         InvalidArgument: a context below 8 or above the model's, a `max_windows` below 1, one that
-            is no integer, or a text shorter than one window.
+            is no integer, a text shorter than one window, or a `progress` that is no function.
         NumericsError: a logit is NaN or Inf, or the perplexity is above what a float holds.
     """
     context = arguments.integer("context", context, 8, model.context_length)
     if max_windows is not None:
         max_windows = arguments.integer("max_windows", max_windows, 1)
+    arguments.check_progress(progress)
     tokenizer = model._require_tokenizer()
     tokens = tokenizer.encode(text, parse_special=False)
     windows = len(tokens) // context

@@ -46,7 +46,7 @@ def matmul(
         OutOfMemory: the device has no room for the planes, the workspace or the result.
         DeviceError: the GPU failed.
     """
-    if precision not in _PRECISIONS:
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
         raise InvalidArgument(
             f"precision {precision!r} is not one of 'exact', 'fast'", subject="precision"
         )

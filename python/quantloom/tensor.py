@@ -391,12 +391,15 @@ class Tensor(Unshared):
             return Tensor._wrap(
                 self._native.slice(first if count else 0, count, step if count > 1 else 1)
             )
-        if isinstance(index, bool) or not hasattr(index, "__index__"):
+        try:
+            position = None if isinstance(index, bool) else operator.index(index)
+        except TypeError:  # of an array too, whose type has __index__
+            position = None
+        if position is None:
             raise InvalidArgument(
                 f"a tensor is indexed by an integer or a slice of its rows, not {index!r}",
                 subject="index",
             )
-        position = operator.index(index)
         if self.is_quantized and self.ndim == 1:
             raise InvalidArgument(
                 "a single weight of a block has no address; slice whole blocks or dequantize",

@@ -119,6 +119,7 @@ def test_what_is_refused() -> None:
         ((x, w.reshape(-1)), "w", r"w is \(384,\); it must be a matrix"),
         ((x, x.astype(np.int32)), "w", "w is int32; it must be in quantized blocks"),
         ((x, np.zeros((4, 0), np.float32)), "w", "w has no columns"),
+        ((x, w, np.array(["a", "b"])), "precision", "is not one of 'exact', 'fast'"),
         ((x, w, "precise"), "precision", "precision 'precise' is not one of 'exact', 'fast'"),
     ]:
         with pytest.raises(InvalidArgument, match=says) as caught:

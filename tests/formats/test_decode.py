@@ -172,7 +172,7 @@ def test_type_table() -> None:
             )
     assert tensor_type("q4_k") is FORMATS["Q4_K"]
     assert tensor_type(np.int64(12)) is FORMATS["Q4_K"]  # type: ignore[arg-type]
-    for missing in (43, -1, 2**32, "Q9_K", 12.0, True, None, [12]):
+    for missing in (43, -1, 2**32, "Q9_K", 12.0, True, None, [12], np.array([1, 2])):
         with pytest.raises(InvalidArgument, match="no GGUF tensor type"):
             tensor_type(missing)  # type: ignore[arg-type]
     assert FORMATS["Q4_0"].row_bytes(64) == 36

@@ -111,6 +111,8 @@ def test_tensors_and_alignment(tmp_path: Path, alignment: int) -> None:
     pieces = [blocks[0], blocks[1].tobytes(), memoryview(blocks[2]).cast("B")]
     writer.add_tensor_chunks("pieces", values.shape, "Q4_K", lambda: iter(pieces))
     seen: list[tuple[int, int]] = []
+    with pytest.raises(InvalidArgument, match="progress must be callable, not int"):
+        writer.write(tmp_path / "a.gguf", progress=5)  # type: ignore[arg-type]
     writer.write(tmp_path / "a.gguf", progress=lambda done, total: seen.append((done, total)))
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "a.gguf").tensors}

@@ -17,7 +17,7 @@ from gpu.test_device import FAULT, run
 from model.test_logits import tokens_for
 from operations.products import QUANTIZED, activations, matrix
 from quantloom import Tensor, _quantloom, cuda, matmul
-from quantloom.errors import QuantloomError
+from quantloom.errors import InvalidArgument, QuantloomError
 
 pytestmark = pytest.mark.skipif(cuda.device_count() < 2, reason="one GPU: cuda:1 is not there")
 
@@ -136,7 +136,7 @@ def test_a_producer_is_asked_while_its_gpu_is_current() -> None:
         assert Tensor(producer).numpy().sum() == 6
     assert None not in (producers[0].seen, producers[1].seen)
     assert producers[0].seen != producers[1].seen
-    with pytest.raises(BufferError, match="not today"):
+    with pytest.raises(InvalidArgument, match="Producer has no DLPack form: not today"):
         Tensor(Producer(producers[1].tensor, fails=True))
     assert current() == before
 

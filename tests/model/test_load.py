@@ -182,7 +182,8 @@ def test_nothing_of_a_model_is_copied(tmp_path: Path) -> None:
 
 def test_a_prompt_has_an_order(tmp_path: Path) -> None:
     with quantloom.load(Synthetic().write(tmp_path), device="cpu") as model:
-        for prompt in ({1, 2}, frozenset([1]), {1: 2}, {1: 2}.keys()):
+        unordered = ({1, 2}, frozenset([1]), {1: 2}, {1: 2}.keys())
+        for prompt in (*unordered, b"ab", bytearray(b"ab"), memoryview(b"ab")):
             with pytest.raises(InvalidArgument, match="prompt must be a sequence of token ids"):
                 model.generate(prompt)  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument, match="prompt is a masked array"):

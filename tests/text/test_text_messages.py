@@ -152,6 +152,38 @@ def test_arguments_of_other_libraries(bpe: Tokenizer, name: str) -> None:
     assert bpe.apply_chat_template(user("x"), tokenize=False)
 
 
+TOOLS: list[tuple[Any, str, str]] = [
+    (3, "tools", "must be a list of mappings, not int"),
+    ({"name": "f"}, "tools", "must be a list of mappings, not dict"),
+    ("f", "tools", "must be a list of mappings, not str"),
+    (["f"], "tools[0]", "must be a mapping, not str"),
+    ([{}, {"name": {1}}], "tools[1]['name']", "must be a JSON value, not set"),
+]
+
+
+@pytest.mark.parametrize(("tools", "subject", "message"), TOOLS)
+def test_tools_of_another_form(bpe: Tokenizer, tools: Any, subject: str, message: str) -> None:
+    for call in (bpe.apply_chat_template, bpe.encode_messages):
+        with pytest.raises(InvalidArgument, match=message) as caught:
+            call(user("x"), tools=tools)
+        assert caught.value.subject == subject
+
+
+@pytest.mark.parametrize("template", [["a"], {}, 0])
+def test_the_name_of_a_template_is_a_string(bpe: Tokenizer, template: Any) -> None:
+    for call in (bpe.apply_chat_template, bpe.encode_messages):
+        with pytest.raises(InvalidArgument, match="template must be a string") as caught:
+            call(user("x"), template=template)
+        assert caught.value.subject == "template"
+
+
+@pytest.mark.parametrize("metadata", [None, [], "gguf"])
+def test_metadata_is_a_mapping(metadata: Any) -> None:
+    with pytest.raises(InvalidArgument, match="metadata must be a mapping, not ") as caught:
+        Tokenizer.from_metadata(metadata)
+    assert caught.value.subject == "metadata"
+
+
 def test_wrong_messages_are_named(bpe: Tokenizer) -> None:
     with pytest.raises(InvalidArgument) as caught:
         bpe.encode_messages([{"content": "x"}])

@@ -91,8 +91,9 @@ class ChatTemplate:
             variables: further variables: JSON values.
 
         Raises:
-            InvalidArgument: the messages are not of that form, or a variable is an argument by
-                which other libraries ask for something else than text; `subject` says which.
+            InvalidArgument: the messages or tools are not of that form, or a variable is an
+                argument by which other libraries ask for something else than text; `subject` says
+                which.
             TemplateError: the template fails, refuses the messages, or passes a cap.
         """
         checked = [self._without_none(message) for message in check_messages(messages)]
@@ -101,7 +102,7 @@ class ChatTemplate:
         values: dict[str, Any] = {
             **self._variables,
             "messages": checked,
-            "tools": None if tools is None else plain_value(tools, "tools"),
+            "tools": check_tools(tools),
             "documents": None,
             "add_generation_prompt": arguments.flag("add_generation_prompt", add_generation_prompt),
         }
@@ -213,6 +214,22 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             plain["content"] = _content(message["content"], f"{where}['content']")
         checked.append(plain)
     return checked
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Copies tools into plain dictionaries; None stays.
+
+    Raises:
+        InvalidArgument: they are no sequence of mappings that are JSON.
+    """
+    if tools is None:
+        return None
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise _wrong("tools", f"must be a list of mappings, not {type(tools).__name__}")
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise _wrong(f"tools[{index}]", f"must be a mapping, not {type(tool).__name__}")
+    return [plain_value(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
 
 
 def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:

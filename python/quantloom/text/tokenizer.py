@@ -14,7 +14,13 @@ from quantloom import arguments
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text import spm
 from quantloom.text.bpe import ByteLevelMerges, byte_alphabet, checked_name, find_pre_tokenizer
-from quantloom.text.chat import ChatTemplate, chat_templates, check_messages, plain_value
+from quantloom.text.chat import (
+    ChatTemplate,
+    chat_templates,
+    check_messages,
+    check_tools,
+    plain_value,
+)
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
 from quantloom.text.guard import can_be_hidden, hide, show
 from quantloom.text.streaming import StreamDecoder
@@ -94,10 +100,15 @@ class Tokenizer:
                 files of before May 2024 lack.
 
         Raises:
-            InvalidArgument: `pre` is no known name, or the vocabulary is not of byte-level BPE.
+            InvalidArgument: `metadata` is no mapping, `pre` is no known name, or the vocabulary is
+                not of byte-level BPE.
             TokenizerError: a key is missing or wrong (`subject` is the key, `limit` the bound), or
                 the tokenizer or the pre-tokenizer is not one that quantloom serves.
         """
+        if not isinstance(metadata, Mapping):
+            raise InvalidArgument(
+                f"metadata must be a mapping, not {type(metadata).__name__}", subject="metadata"
+            )
         vocabulary = read_vocabulary(metadata)
         if pre is not None:
             vocabulary = replace(vocabulary, pre=checked_name(pre, vocabulary.model))
@@ -256,7 +267,7 @@ class Tokenizer:
             variables: further variables of the template.
 
         Raises:
-            InvalidArgument: the messages are not of that form.
+            InvalidArgument: the messages or tools are not of that form, or `template` is no string.
             TemplateError: the file has no chat template, or it fails or passes a cap.
         """
         return self._template(template, tools).render(
@@ -281,7 +292,7 @@ class Tokenizer:
         Args and errors are those of :meth:`apply_chat_template` and :meth:`encode`.
         """
         names = self._control_names
-        messages, tools = check_messages(messages), plain_value(tools, "tools")
+        messages, tools = check_messages(messages), check_tools(tools)
         variables = plain_value(variables, "variables")
         if names is not None:
             messages, tools, variables = (
@@ -304,7 +315,10 @@ class Tokenizer:
     def _template(
         self, given: str | None, tools: Sequence[Mapping[str, Any]] | None
     ) -> ChatTemplate:
-        name = given or ("tool_use" if tools and "tool_use" in self.chat_templates else "default")
+        if given is not None:
+            name = arguments.text("template", given)
+        else:
+            name = "tool_use" if tools and "tool_use" in self.chat_templates else "default"
         if name not in self._compiled:
             if name not in self.chat_templates:
                 there = ", ".join(sorted(self.chat_templates)) or "none"

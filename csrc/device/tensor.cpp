@@ -199,11 +199,11 @@ Tensor Tensor::blocks(std::shared_ptr<Storage> storage, formats::Format format,
                     std::to_string(info->elements) + " weights of a " + info->name + " block",
                 "shape", std::nullopt, info->elements);
   }
+  checked_size(shape, 2);  // no format takes more a weight, but F32, whose blocks are its weights
   std::vector<std::int64_t> in_blocks = shape;
   in_blocks.back() /= info->elements;
   const std::uint64_t bytes =
       static_cast<std::uint64_t>(checked_size(in_blocks, info->bytes)) * info->bytes;
-  checked_size(shape, 1);
   if (bytes != storage->bytes) {
     throw Error(ErrorKind::invalid_argument,
                 "shape " + shape_text(shape) + " of " + info->name + " takes " +

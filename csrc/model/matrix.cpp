@@ -160,12 +160,17 @@ Tensor multiply(const Tensor& x, const Matrix& w, ops::Precision precision, DTyp
 }  // namespace
 
 PackedMatrix::PackedMatrix(const Tensor& blocks) {
-  if (!blocks.is_blocks()) invalid("w is " + kind(blocks) + ", which has no planes", "w");
+  if (!blocks.is_blocks()) {
+    invalid("the tensor is " + kind(blocks) + ", which has no planes", "tensor");
+  }
   if (blocks.device().type == DeviceType::cpu) {
-    invalid("w is on the CPU, which multiplies from blocks; move it with .to() first", "w");
+    invalid("the tensor is on the CPU, which multiplies from blocks; move it with .to() first",
+            "tensor");
   }
   if (blocks.shape().size() != 2 || blocks.size() == 0) {
-    invalid("w is " + shape_text(blocks.shape()) + "; planes are of a matrix (rows, columns)", "w");
+    invalid(
+        "the tensor is " + shape_text(blocks.shape()) + "; planes are of a matrix (rows, columns)",
+        "tensor");
   }
   device::require_usable(blocks.device());
   format_ = blocks.format();

@@ -38,10 +38,12 @@ std::uint64_t session_bytes(const ops::Operations& gpu, const Hyperparameters& h
          Cache::bytes_needed(h, sizes.cache_type, sizes.context, layers);
 }
 
-std::string gigabytes(std::uint64_t bytes) {
-  std::string text = std::to_string((bytes + 5'000'000) / 10'000'000);
+std::string bytes_text(std::uint64_t bytes) {
+  const bool small = bytes < 1'000'000'000;
+  const std::uint64_t hundredth = small ? 10'000 : 10'000'000;
+  std::string text = std::to_string((bytes + hundredth / 2) / hundredth);
   while (text.size() < 3) text.insert(0, "0");
-  return text.insert(text.size() - 2, ".") + " GB";
+  return text.insert(text.size() - 2, ".") + (small ? " MB" : " GB");
 }
 
 }  // namespace
@@ -80,8 +82,8 @@ std::vector<Stage> choose_stages(const ops::Operations* gpu, const Binding& bind
     throw Error(ErrorKind::out_of_memory,
                 std::to_string(asked) + " of " + std::to_string(all) +
                     " layers with one session of " + std::to_string(sizes.context) +
-                    " tokens need " + gigabytes(gpu_bytes(*gpu, binding, h, sizes, asked)) +
-                    " on " + device::to_string(gpu->device()) + ", and " + gigabytes(free) +
+                    " tokens need " + bytes_text(gpu_bytes(*gpu, binding, h, sizes, asked)) +
+                    " on " + device::to_string(gpu->device()) + ", and " + bytes_text(free) +
                     " are free; gpu_layers=" + std::to_string(layers) + " fits",
                 "gpu_layers", std::nullopt, static_cast<std::uint64_t>(layers));
   }

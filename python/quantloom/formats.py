@@ -11,7 +11,7 @@ from types import MappingProxyType
 from quantloom import _quantloom, arguments
 from quantloom.errors import InvalidArgument
 
-__all__ = ["FORMATS", "TYPES", "TensorType", "tensor_type"]
+__all__ = ["FORMATS", "TYPES", "TensorType", "served_type", "tensor_type"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,21 @@ FORMATS: Mapping[str, TensorType] = MappingProxyType(
 """The types that quantloom decodes and computes with, by name."""
 
 _BY_ID = {entry.id: entry for entry in TYPES.values()}
+
+
+def served_type(key: str | int) -> TensorType:
+    """The entry of a type that quantloom decodes and computes with.
+
+    Raises:
+        InvalidArgument: there is no such type, or no decoder for it.
+    """
+    entry = tensor_type(key)
+    if not entry.served:
+        raise InvalidArgument(
+            f"there is no decoder for {entry.name}; there are {', '.join(FORMATS)}",
+            subject="format",
+        )
+    return entry
 
 
 def tensor_type(key: str | int) -> TensorType:

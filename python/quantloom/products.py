@@ -65,7 +65,7 @@ def matmul(
     if right.is_quantized and right.device != "cpu" and right.size > 0:
         # What the product refuses is not packed for it.
         fits = left.device == right.device and left.shape[-1:] == right.shape[-1:]
-        if fits and left.dtype in _TYPES:
+        if right.ndim == 2 and fits and left.dtype in _TYPES:
             matrix = right._let_go_of_blocks()
     target: Any = None if out is None else out._native
     result = _quantloom.multiply(left._native, matrix, precision, dtype_name(dtype), target)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quantloom import _quantloom, arguments
 from quantloom.errors import FileError, InvalidArgument, NumericsError
-from quantloom.formats import FORMATS, TensorType, tensor_type
+from quantloom.formats import FORMATS, TensorType, served_type, tensor_type
 from quantloom.gguf_writer import GGUFWriter
 from quantloom.mixes import MIXES, Mix, Model, Source, choose
 
@@ -39,15 +39,6 @@ def _threads(threads: Any) -> int:
     return arguments.integer("threads", threads, 0, arguments.MOST_THREADS)
 
 
-def _served(format: str) -> TensorType:
-    kind = tensor_type(format)
-    if not kind.served:
-        raise InvalidArgument(
-            f"there is no decoder for {kind.name}; there are {', '.join(FORMATS)}", subject="format"
-        )
-    return kind
-
-
 def quantize(array: ArrayLike, format: str, *, threads: int = 0) -> NDArray[np.uint8]:
     """Blocks of `format` that hold the values with the smallest squared error found.
 
@@ -66,7 +57,7 @@ def quantize(array: ArrayLike, format: str, *, threads: int = 0) -> NDArray[np.u
         NumericsError: NaN, Inf or a value too large for the format; the message says which.
     """
     threads = _threads(threads)
-    kind = _served(format)
+    kind = served_type(format)
     if not kind.encodable:
         known = ", ".join(name for name, entry in FORMATS.items() if entry.encodable)
         raise InvalidArgument(f"{kind.name} cannot be written; {known} can", subject="format")
@@ -78,8 +69,22 @@ def quantize(array: ArrayLike, format: str, *, threads: int = 0) -> NDArray[np.u
     row = kind.row_bytes(values.shape[-1])
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    blocks: NDArray[np.uint8] = _quantloom.quantize(flat, kind.id, threads)
+    try:
+        blocks: NDArray[np.uint8] = _quantloom.quantize(flat, kind.id, threads)
+    except NumericsError:
+        _refuse_beyond_float32(values, flat, kind)
+        raise
     return blocks.reshape(*values.shape[:-1], row)
+
+
+def _refuse_beyond_float32(values: NDArray[Any], flat: NDArray[Any], kind: TensorType) -> None:
+    """Names the number that was given where float32 made an infinite one of it."""
+    first = int(np.argmin(np.isfinite(flat)))
+    given = values.reshape(-1)[first]
+    if np.isfinite(given) and not np.isfinite(flat[first]):
+        raise NumericsError(
+            f"value {first} is {given}, too large for {kind.name}", subject="values"
+        ) from None
 
 
 def dequantize(
@@ -100,7 +105,7 @@ def dequantize(
             outside its range.
     """
     threads = _threads(threads)
-    kind = _served(format)
+    kind = served_type(format)
     arguments.refuse_masked("blocks", blocks)
     try:
         raw = blocks if isinstance(blocks, np.ndarray) else np.frombuffer(blocks, np.uint8)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from quantloom import _quantloom, arguments, dlpack
 from quantloom.dtypes import dtype_name
 from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
-from quantloom.formats import TYPES, tensor_type
+from quantloom.formats import TYPES, served_type
 from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
@@ -174,10 +174,10 @@ class Tensor(Unshared):
             device: where the tensor is to lie; by default where the blocks do, without a copy.
 
         Raises:
-            InvalidArgument: the shape is not whole blocks or takes another number of bytes, or
-                `blocks` are no bytes or not contiguous or aligned.
+            InvalidArgument: no decoder for the format, a shape that is not whole blocks or takes
+                another number of bytes, or `blocks` that are no bytes or not contiguous or aligned.
         """
-        kind = tensor_type(format)
+        kind = served_type(format)
         dimensions = arguments.extents("shape", shape)
         where = None if device is None else arguments.text("device", device)
         arguments.refuse_masked("blocks", blocks)

@@ -156,8 +156,13 @@ def test_an_out_that_does_not_fit() -> None:
 
 def test_the_cpu_multiplies_from_blocks() -> None:
     w, weights = matrix("Q5_K", 5, 256)
-    with pytest.raises(InvalidArgument, match="on the CPU, which multiplies from blocks"):
-        w.pack()
+    for tensor, says in (
+        (w, "the tensor is on the CPU, which multiplies from blocks"),
+        (Tensor(activations(2, 256)), "the tensor is float32, which has no planes"),
+    ):
+        with pytest.raises(InvalidArgument, match=says) as caught:
+            tensor.pack()
+        assert caught.value.subject == "tensor"
     assert w.unpack() is w
     assert not w.is_packed
     matmul(activations(2, 256), w)

@@ -137,6 +137,11 @@ def test_rows_slices_and_reshape() -> None:
         (lambda t: Tensor.from_blocks(None, "Q4_0", 32), "blocks must be bytes"),
         (lambda t: Tensor.from_blocks([1, 2], "Q4_0", 32), "blocks must be bytes"),
         (lambda t: Tensor.from_blocks(bytes(18), "Q4_0", 32, 0), "device must be a string"),
+        (lambda t: Tensor.from_blocks(bytes(292), "Q8_K", 256), "there is no decoder for Q8_K"),
+        (
+            lambda t: Tensor.from_blocks(bytes(144), "Q4_K", (2**40, 2**40)),
+            r"shape \(1099511627776, 1099511627776\) is larger than any memory",
+        ),
         (lambda t: Tensor.from_numpy([1, 2]), "array must be a numpy.ndarray, not list"),
         (lambda t: Tensor.from_dlpack(3), "source must have __dlpack__"),
         (lambda t: Tensor.from_dlpack(np.zeros(3, ">f4")), "ndarray has no DLPack form: "),

@@ -207,8 +207,13 @@ def test_too_large_is_refused_by_position(name: str) -> None:
 
 
 def test_float64_beyond_float32_is_refused() -> None:
-    with pytest.raises(NumericsError, match="value 3 is inf"):
-        quantize(np.array([1.0, 2.0, 3.0, 1e300]), "BF16")
+    for first, says in ((-1e300, r"is -1e\+300, too large for"), (np.inf, "is inf; ")):
+        values = np.ones((2, 256))
+        values[1, 3], values[1, 9] = first, 1e301
+        for name in ("F32", "BF16", "Q4_K"):
+            for dtype in (np.float64, np.longdouble):
+                with pytest.raises(NumericsError, match=f"value 259 {says}.*{name}"):
+                    quantize(values.astype(dtype), name)
 
 
 @pytest.mark.parametrize("name", QUANTIZED)

@@ -288,6 +288,8 @@ def test_shapes_types_and_views_of_x() -> None:
     for dtype in ("float16", "bfloat16"):
         rounded = on_gpu.dequantize(dtype)
         assert error(matmul(rounded, w).numpy(), rounded.numpy(), weights) <= 1e-6
+    with pytest.raises(InvalidArgument, match=r"w is \(512,\); it must be a matrix"):
+        matmul(on_gpu, w[0])
     with pytest.raises(InvalidArgument, match="x is on cpu and w on cuda:0; move one"):
         matmul(x, w)
     with pytest.raises(InvalidArgument, match="out is on cpu and x on cuda:0"):

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from quantloom.errors import ModelError as ModelError
     from quantloom.errors import NumericsError as NumericsError
     from quantloom.errors import OutOfMemory as OutOfMemory
+    from quantloom.errors import OutsideIndex as OutsideIndex
     from quantloom.errors import QuantloomError as QuantloomError
     from quantloom.errors import SessionBusy as SessionBusy
     from quantloom.errors import TemplateError as TemplateError
     from quantloom.errors import TokenizerError as TokenizerError
+    from quantloom.errors import Unsupported as Unsupported
     from quantloom.file import File as File
     from quantloom.file import open as open
     from quantloom.generation import GenerationResult as GenerationResult
@@ -69,10 +71,12 @@ _ERRORS = (
     "ModelError",
     "NumericsError",
     "OutOfMemory",
+    "OutsideIndex",
     "QuantloomError",
     "SessionBusy",
     "TemplateError",
     "TokenizerError",
+    "Unsupported",
 )
 
 # Name to the module that holds it; a module of the same name is given itself.

@@ -114,7 +114,7 @@ def extents(name: str, value: Any) -> list[int]:
 
 
 def file_path(name: str, value: Any) -> Path:
-    """`value` as the path of a file, which need not exist.
+    """`value` as the path of a file, which need not exist; "~" becomes the user's folder.
 
     Raises:
         InvalidArgument: neither a string nor a path; `subject` is `name`.
@@ -139,7 +139,7 @@ def file_path(name: str, value: Any) -> Path:
             errno=errno.EINVAL if given else errno.ENOENT,
             filename=given,
         )
-    return Path(given)
+    return Path(os.path.expanduser(given))
 
 
 def refuse_masked(name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 import quantloom
 from quantloom import _quantloom, arguments
-from quantloom.errors import Closed, ModelError, Unsupported
+from quantloom.errors import Closed, FileError, ModelError, Unsupported
 from quantloom.tables import bytes_text, escaped, html_table, shortened, text_table
 from quantloom.unshared import Unshared
 
@@ -30,12 +31,16 @@ the file's own type.
 # NumPy's view of the types that are plain numbers but no weight format.
 _PLAIN = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
 
+# A URL, of which a Path keeps one slash, or a repository, with a quant or without.
+_OF_THE_HUB = re.compile(r"https?:/.*|[\w.-]+/[\w.-]+(?<!\.gguf)(:[\w.-]+)?")
+
 
 def open(path: str | os.PathLike[str]) -> File:
     """Opens a GGUF file, or a split one by any of its shards, reading its header only.
 
     Args:
-        path: the file; the other shards of a split file are found beside it by their names.
+        path: the file, which may begin with "~"; the other shards of a split file are found beside
+            it by their names.
 
     Returns:
         The file, mapped into memory. Use it as a context manager or call `close()`.
@@ -47,6 +52,19 @@ def open(path: str | os.PathLike[str]) -> File:
             and the limit.
     """
     return File(path)
+
+
+def _hint_at_the_hub(given: str, error: OSError) -> None:
+    """Raises FileError of an absent file whose name is a URL or a repository's."""
+    if _OF_THE_HUB.fullmatch(given):
+        address = re.sub(r"^(https?):/+", r"\1://", given)
+        raise FileError(
+            f"cannot open {address}: {error.strerror}; `quantloom download owner/name:quant` "
+            "fetches from the hub",
+            subject=given,
+            errno=error.errno,
+            filename=given,
+        ) from None
 
 
 class _Handle:
@@ -337,7 +355,7 @@ class File(Unshared):
     """An open GGUF file. Made by :func:`open`.
 
     Attributes:
-        path: as given to :func:`open`.
+        path: as given to :func:`open`, "~" expanded.
         version: of the format, 2 or 3.
         alignment: of the tensors' data, in bytes.
         metadata: the keys and their values, a mapping.
@@ -351,7 +369,11 @@ class File(Unshared):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = arguments.file_path("path", path)
-        self._handle = _Handle(self.path)
+        try:
+            self._handle = _Handle(self.path)
+        except FileNotFoundError as error:
+            _hint_at_the_hub(os.fspath(path), error)
+            raise
         file = self._handle.file
         self.version: int = file.version
         self.alignment: int = file.alignment

@@ -28,6 +28,15 @@ def test_an_empty_message_is_refused(message: str) -> None:
     assert done.stderr == "quantloom: InvalidArgument: the message is empty\n"
 
 
+def test_a_question_from_standard_input_is_one_question() -> None:
+    question = "What is\n2+2?"
+    asked = json.loads(good("chat", "-", *SMALL, "--json", stdin=f"{question}\n"))
+    assert asked["question"] == question
+    done = run("chat", "-", stdin="\n", timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == "quantloom: InvalidArgument: the message is empty\n"
+
+
 @pytest.mark.parametrize("message", ["/reset", "/quit"])
 def test_a_message_that_is_a_command_ends_at_once(message: str) -> None:
     assert good("chat", message, timeout=30) == ""

@@ -422,6 +422,35 @@ def test_a_path_is_a_string_or_a_path() -> None:
             quantloom.open(path)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "name", ["owner/name:Q4_K_M", "owner/name-GGUF", "https://hub.example/owner/name/a.gguf"]
+)
+def test_what_is_no_file_but_of_the_hub_has_a_hint(name: str) -> None:
+    for path in (name, Path(name)):
+        with pytest.raises(FileNotFoundError, match="; `quantloom download owner/name") as caught:
+            quantloom.open(path)
+        assert isinstance(caught.value, FileError) and caught.value.errno == errno.ENOENT
+        assert f"cannot open {name}: No such file" in str(caught.value)
+
+
+def test_an_absent_file_has_no_hint(tmp_path: Path) -> None:
+    for name in ("folder/name.gguf", str(tmp_path / "name"), "name"):
+        with pytest.raises(FileNotFoundError) as caught:
+            quantloom.open(name)
+        assert "download" not in str(caught.value) and caught.value.filename == name
+
+
+def test_a_tilde_is_the_users_folder(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(small.parent))
+    with quantloom.open(f"~/{small.name}") as file:
+        assert file.path == small
+    with pytest.raises(FileNotFoundError) as caught:
+        quantloom.open("~/absent.gguf")
+    assert caught.value.filename == str(small.parent / "absent.gguf")
+
+
 def test_metadata_and_tensors_are_compared(tmp_path: Path) -> None:
     def pair(**changes: object) -> Path:
         values: dict[str, object] = {"kind": "array:float32", "value": [0.5, float("nan")]}

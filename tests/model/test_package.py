@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import quantloom
+from quantloom import errors
 
 # What only the package's own code imports, or its users by name.
 INTERNAL = {
@@ -24,6 +25,7 @@ INTERNAL = {
     "dlpack",
     "dtypes",
     "gguf_values",
+    "tables",
     "unshared",
 }
 MODULES = sorted(
@@ -38,6 +40,14 @@ def test_modules_need_no_import_of_their_own(name: str) -> None:
     code = f"import quantloom; assert quantloom.{name}.__name__ == 'quantloom.{name}'"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert name in dir(quantloom)
+
+
+def test_every_error_is_in_the_package() -> None:
+    for name, error in vars(errors).items():
+        if inspect.isclass(error) and error.__module__ == "quantloom.errors":
+            # What is absent is caught as FileError or FileNotFoundError.
+            assert name == "AbsentFileError" or getattr(quantloom, name) is error
+            assert name == "AbsentFileError" or name in quantloom.__all__
 
 
 def test_import_loads_nothing_more() -> None:

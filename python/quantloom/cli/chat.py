@@ -30,7 +30,7 @@ from quantloom.cli.options import (
     load_model,
     print_json,
 )
-from quantloom.cli.streams import read_line
+from quantloom.cli.streams import read_line, read_text
 from quantloom.errors import ContextFull, InvalidArgument
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ def answer(
 
 def chat(
     message: Annotated[
-        str | None, typer.Argument(help="Ask this one question and stop; none: a conversation.")
+        str | None,
+        typer.Argument(
+            help="Ask this one question and stop; - reads it from standard input; none: a "
+            "conversation."
+        ),
     ] = None,
     model: ModelPath = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
@@ -92,6 +96,8 @@ def chat(
         "seed": seed,
     }
     opening = [{"role": "system", "content": system}] if system is not None else []
+    if message == "-":
+        message = read_text().rstrip("\r\n")
     if message is not None and not message.strip():
         raise InvalidArgument("the message is empty", subject="message")
     interactive = message is None and sys.stdin is not None and sys.stdin.isatty()

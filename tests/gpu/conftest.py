@@ -1,10 +1,12 @@
 """Everything in this folder needs an NVIDIA GPU and says so where there is none.
 
+With QUANTLOOM_REQUIRE_GPU fewer GPUs than its number end the run with an error instead of skips.
 The emulator of tools/emulator is a GPU here, except for tests marked `measures_hardware`.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,12 @@ def device(started_gpu: None) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     status = quantloom.cuda.status()
+    required = int(os.environ.get("QUANTLOOM_REQUIRE_GPU", "0"))
+    if status.devices < required:
+        said = f": {status.reason}" if status.reason else ""
+        raise pytest.UsageError(
+            f"{status.devices} of the {required} GPUs that QUANTLOOM_REQUIRE_GPU asks for{said}"
+        )
     for item in items:
         if FOLDER not in item.path.parents:
             continue

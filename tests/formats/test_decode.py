@@ -12,6 +12,7 @@ from quantloom import reference
 from quantloom.errors import InvalidArgument
 from quantloom.formats import FORMATS, TYPES, tensor_type
 from quantloom.quantization import dequantize
+from same_bits import assert_same_bits
 
 NAMES = sorted(FORMATS)
 
@@ -19,18 +20,6 @@ NAMES = sorted(FORMATS)
 def random_blocks(name: str, count: int, seed: int = 0) -> np.ndarray:
     shape = (count, FORMATS[name].bytes)
     return np.random.default_rng([seed, FORMATS[name].id]).integers(0, 256, shape, np.uint8)
-
-
-def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal as bits, but any NaN equals any other."""
-    assert found.dtype == expected.dtype == np.float32
-    assert found.shape == expected.shape
-    found_nan, expected_nan = np.isnan(found), np.isnan(expected)
-    np.testing.assert_array_equal(found_nan, expected_nan)
-    number = ~found_nan
-    np.testing.assert_array_equal(
-        found[number].view(np.uint32), expected[number].view(np.uint32), strict=True
-    )
 
 
 def third_party(blocks: np.ndarray, name: str) -> np.ndarray:

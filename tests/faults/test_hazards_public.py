@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from builder import TENSOR_TYPES
 from hazard_cases import CASES as READER_CASES
+from peak_memory import peak_above_now
 from public_hazards import HAZARDS, Hazard, bad_scale, load
 
 import quantloom
@@ -29,7 +29,7 @@ ROWS = range(1, 31)
 def test_typed_error(case: Hazard, device: str, tmp_path: Path) -> None:
     path = case.make(tmp_path)
     held = device_memory(device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    risen = peak_above_now()
     with pytest.raises(QuantloomError) as caught:
         case.call(path, device)
     error = caught.value
@@ -38,7 +38,7 @@ def test_typed_error(case: Hazard, device: str, tmp_path: Path) -> None:
     assert error.subject is not None and error.subject.endswith(case.subject)
     assert case.offset is None or error.offset == case.offset
     assert case.limit is None or error.limit == case.limit
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 * 1024  # KiB
+    assert risen() < 256 << 20
     assert mappings_of(tmp_path) == 0
     assert device_memory(device) == held
 

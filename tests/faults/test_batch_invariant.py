@@ -10,13 +10,16 @@ import pytest
 
 import quantloom
 from quantloom import _quantloom
+from slow_emulated import slow_but
 from synthetic_model import Synthetic
 
 PROMPT = [i * 7 % 90 for i in range(200)]
 CHUNKS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 129, 199, 200]
+FEW_CHUNKS = [9, 64]
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True, "logprobs": 20}
 SAMPLED: dict[str, Any] = {**GREEDY, "temperature": 0.9, "seed": 8}
 FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "Q2_K", "BF16"]
+HELD = [1, 8, 57, 64, 129, 199, 200]
 
 
 def model_file(folder: Path, kind: str) -> Path:
@@ -25,7 +28,7 @@ def model_file(folder: Path, kind: str) -> Path:
     ).write(folder)
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=slow_but("Q4_K", FORMATS))
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_file(tmp_path_factory.mktemp("invariant"), request.param)
 
@@ -44,17 +47,18 @@ def said(result: quantloom.GenerationResult) -> tuple[list[int], list[Any]]:
     return result.tokens, list(result.logprobs or [])
 
 
-def test_any_chunks_give_the_same_bits(model: quantloom.Model) -> None:
+@pytest.mark.parametrize("chunks", slow_but(FEW_CHUNKS, [FEW_CHUNKS, CHUNKS]), ids=["few", "all"])
+def test_any_chunks_give_the_same_bits(chunks: list[int], model: quantloom.Model) -> None:
     expected = model.logits(PROMPT).tobytes()
     alone = said(model.generate(PROMPT, **GREEDY))
-    for chunk in CHUNKS:
+    for chunk in chunks:
         with model.session(prefill_chunk=chunk) as session:
             assert session.logits(PROMPT).tobytes() == expected, chunk
             session.reset()
             assert said(session.generate(PROMPT, **GREEDY)) == alone, chunk
 
 
-@pytest.mark.parametrize("held", [1, 8, 57, 64, 129, 199, 200])
+@pytest.mark.parametrize("held", slow_but(129, HELD))
 def test_any_prefix_that_is_reused_gives_the_same_bits(held: int, model: quantloom.Model) -> None:
     for options in (GREEDY, SAMPLED):
         expected = said(model.generate(PROMPT, **options))
@@ -65,6 +69,7 @@ def test_any_prefix_that_is_reused_gives_the_same_bits(held: int, model: quantlo
             assert said(again) == expected
 
 
+@pytest.mark.slow_emulated
 def test_what_was_generated_is_computed_anew(model: quantloom.Model) -> None:
     """A conversation gives the bits that its whole text would give at once."""
     with model.session() as session:
@@ -85,6 +90,7 @@ def test_a_split_of_the_prompt_beside_other_sessions(model: quantloom.Model) -> 
         stream.close()
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("cache_type", ["f32", "q8_0"])
 def test_other_caches(cache_type: str, device: str, tmp_path: Path) -> None:
     path = model_file(tmp_path, "Q4_K")
@@ -96,6 +102,7 @@ def test_other_caches(cache_type: str, device: str, tmp_path: Path) -> None:
                 assert session.logits(PROMPT).tobytes() == expected, chunk
 
 
+@pytest.mark.slow_emulated
 def test_a_long_history(device: str, tmp_path: Path) -> None:
     """Past the length from which a single token's history is shared between threads."""
     path = Synthetic(format="Q4_0", context=2600, keys={"attention.sliding_window": 1500}).write(

@@ -141,6 +141,7 @@ def test_a_session_goes_on(path: Path, seam: Seam) -> None:
         assert fail_every(seam, work, reuse) >= 1
 
 
+@pytest.mark.slow_emulated
 def test_a_stream_that_fails_between_two_tokens(path: Path, seam: Seam) -> None:
     if seam.point == "host_allocation":
         pytest.skip("a step allocates nothing on the host")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from faults.test_batch_invariant import (  # noqa: F401  # pytest finds them here, with this folder's device
     model,
     path,
@@ -15,5 +13,3 @@ from faults.test_batch_invariant import (  # noqa: F401  # pytest finds them her
     test_speculation_is_refused,
     test_what_was_generated_is_computed_anew,
 )
-
-pytestmark = pytest.mark.slow_emulated  # prompts of 200 tokens, many times over

@@ -19,6 +19,7 @@ from cli.command import good, run
 from model.greedy import check_greedy
 from model.test_logits import BOUND, KINDS, SHARED, reference, relative_error, tokens_for
 from quantloom import _quantloom, cuda
+from slow_emulated import slow_but
 from synthetic_model import Synthetic
 
 # Products of more than 8 tokens round activations to 16 bits, which three layers of random weights
@@ -71,8 +72,7 @@ def test_architectures(kind: str, tmp_path: Path) -> None:
         assert error <= BOUND, error
 
 
-@pytest.mark.slow_emulated
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", slow_but("stories260K-q4_0", SHARED))
 def test_200_greedy_tokens(name: str, shared_data: Path) -> None:
     """Equal to float64's but where its two best logits lie closer than the bound, and said so."""
     path = shared_data / "models" / f"{name}.gguf"

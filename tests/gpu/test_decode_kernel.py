@@ -5,6 +5,7 @@ float64 and passes of many tokens.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ import pytest
 import quantloom
 from model.greedy import check_greedy, logprobs_error
 from model.test_logits import reference
+from operations.checks import CACHES
 from operations.products import QUANTIZED
 from quantloom import _quantloom, cuda
+from quantloom.generation import TokenLogprobs
 from synthetic_model import VOCABULARY, Synthetic
 
 # Of a step against the pass of many tokens, which rounds activations to 16 bits.
 BOUND = 1.6e-2
-# Of a step against float64; 1.5e-3 at most on the emulator, most of it by the F16 cache.
+# Of a step against a pass of few tokens over the same cache: 4e-4 at most on the emulator. One
+# position of 1,100 that a step does not see makes 5e-3.
+FEW_BOUND = 1e-3
+# Of a step against float64 with the cache's rounding: 1.8e-3 on the emulator, of TQ1_0.
 EXACT_BOUND = 2e-3
 NEW_TOKENS = 24
 FEW = 8  # tokens of a pass whose products keep the precision of one token's
-LONGEST_IN_FLOAT64 = 600  # whose attention holds all scores of a layer at once
+LONGEST_IN_FLOAT64 = 2100  # of several layers, of which all but the last hold all scores at once
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -32,46 +38,67 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def check(path: Path, length: int, **options: Any) -> None:
+def passes_of_few(
+    session: quantloom.Session, prompt: list[int], tokens: list[int]
+) -> dict[int, TokenLogprobs]:
+    """What passes of FEW tokens over the same cache of the prompt give for some of the steps."""
+    session.generate(prompt, max_new_tokens=1)  # cuts the cache back to the prompt
+    found = {}
+    for step in range(FEW, len(tokens), FEW):
+        text = [*prompt, *tokens[:step]]
+        result = session.generate(text, max_new_tokens=1, ignore_eos=True, logprobs=20)
+        assert result.timings.reused_tokens == len(text) - FEW
+        assert result.logprobs is not None
+        found[step] = result.logprobs[0]
+    return found
+
+
+def error_of(decoded: Sequence[TokenLogprobs], wanted: dict[int, TokenLogprobs]) -> float:
+    """Of the likeliest tokens' log-probabilities; of those that both name."""
+    pairs = []
+    for step, entry in wanted.items():
+        table = {candidate.token: candidate.logprob for candidate in decoded[step].top}
+        pairs += [(table[c.token], c.logprob) for c in entry.top if c.token in table]
+    given, expected = np.array(pairs).T
+    return float(np.linalg.norm(given - expected) / np.linalg.norm(expected))
+
+
+def check(path: Path, length: int, *, bound: float = EXACT_BOUND, **options: Any) -> None:
     prompt = np.random.default_rng(length).integers(0, VOCABULARY, length).tolist()
     # Short prompts in passes of few tokens, whose keys and values are exact enough for EXACT_BOUND.
     chunk = FEW if length <= 10 * FEW else None
+    request = {"temperature": 0, "ignore_eos": True, "logprobs": 20}
     with quantloom.load(path, device="cuda", **options) as model:
         runs = []
-        for _ in range(2):
+        for again in (False, True):
             with model.session(prefill_chunk=chunk) as session:
-                runs.append(
-                    session.generate(
-                        prompt,
-                        max_new_tokens=NEW_TOKENS,
-                        temperature=0,
-                        ignore_eos=True,
-                        logprobs=20,
-                    )
-                )
+                runs.append(session.generate(prompt, max_new_tokens=NEW_TOKENS, **request))
+                if again and chunk is None:
+                    with_few = passes_of_few(session, prompt, runs[0].tokens)
         first, second = runs
         assert first.tokens == second.tokens
         assert first.logprobs is not None and second.logprobs is not None
         assert first.logprobs == second.logprobs
         sequence = [*prompt, *first.tokens[:-1]]
         logits = np.asarray(model.logits(sequence))
+        layers = model.block_count
     found = np.array([entry.logprob for entry in first.logprobs])
     table = log_softmax(logits)[length - 1 :]
     expected = table[np.arange(NEW_TOKENS), first.tokens]
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     assert not np.isnan(error) and error <= BOUND, error
-    if options.get("cache_type", "f16") == "f16" and length <= LONGEST_IN_FLOAT64:
+    if chunk is None:
+        error = error_of(first.logprobs, with_few)
+        assert not np.isnan(error) and error <= FEW_BOUND, error
+    kind = CACHES[options.get("cache_type", "f16")]
+    # Of longer prompts the keys and values have errors that q8_0 enlarges: 8e-3 after 1,100 tokens.
+    if (kind != "q8_0" or chunk == FEW) and (layers == 1 or length <= LONGEST_IN_FLOAT64):
         # The first token's logits are those of the pass over the prompt.
-        rows = reference(path).logits(sequence)[length:]
+        rows = reference(path, kind).logits(sequence, last=NEW_TOKENS - 1)
         error = logprobs_error(first.logprobs[1:], rows)
-        bound = EXACT_BOUND
-        if not error <= bound:
-            # Some models enlarge the rounding of an F16 cache, which other sums round elsewhere:
-            # the CPU's TQ1_0 has 5.3e-3, and 2.4e-4 with an F32 cache.
-            with quantloom.load(path, device="cpu", **options) as model:
-                rounded = log_softmax(np.asarray(model.logits(sequence))[length:])
-            bound = 2 * np.linalg.norm(rounded - log_softmax(rows)) / np.linalg.norm(rows)
-        assert not np.isnan(error) and error <= bound, (error, bound)
+        # A q8_0 step that turns over weighs most in a short cache: 3.9e-3 after one token.
+        allowed = 3 * bound if kind == "q8_0" else bound
+        assert not np.isnan(error) and error <= allowed, error
 
 
 @pytest.mark.parametrize("format", QUANTIZED)
@@ -208,7 +235,7 @@ def test_many_layers(tmp_path: Path) -> None:
     recipe = Synthetic(
         layers=72, embedding=256, heads=4, head_size=64, feed_forward=512, context=64, format="Q8_0"
     )
-    check(recipe.write(tmp_path), 12)
+    check(recipe.write(tmp_path), 12, bound=4e-3)  # 2.8e-3 on the emulator
 
 
 @pytest.mark.slow_emulated
@@ -302,12 +329,15 @@ def test_context_lengths(length: int, cache_type: str, tmp_path: Path) -> None:
 @pytest.mark.slow_emulated
 @pytest.mark.parametrize("length", [5000, 33780])
 @pytest.mark.parametrize("head_size", [64, 128])
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
-def test_long_contexts(cache_type: str, head_size: int, length: int, tmp_path: Path) -> None:
+def test_long_contexts(
+    cache_type: str, layers: int, head_size: int, length: int, tmp_path: Path
+) -> None:
     context = 34304
     recipe = Synthetic(
-        embedding=256, heads=8, kv_heads=2, head_size=head_size, feed_forward=512, context=context,
-        format="Q8_0",
+        layers=layers, embedding=256, heads=8, kv_heads=2, head_size=head_size, feed_forward=512,
+        context=context, format="Q8_0",
     )  # fmt: skip
     check(recipe.write(tmp_path), length, cache_type=cache_type, context_length=context)
 

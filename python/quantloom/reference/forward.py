@@ -42,13 +42,27 @@ def softmax(x: Array) -> Array:
     return e / total
 
 
+def cached(x: Array, kind: npt.DTypeLike) -> Array:
+    """What a cache of a type gives back of x [..., head_size]: a float dtype, or "q8_0".
+
+    "q8_0" keeps groups of 32 as integers up to 127 times a float16 step, chosen in float32.
+    """
+    if kind != "q8_0":
+        return x.astype(kind).astype(np.float64)
+    groups = x.astype(np.float32).reshape(*x.shape[:-1], -1, 32)
+    step = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+    quants = np.round(groups / np.where(step > 0, step, 1))
+    kept: Array = quants * step.astype(np.float16).astype(np.float64)
+    return kept.reshape(x.shape)
+
+
 class ReferenceModel:
     """A model's weights in float64, and its forward pass.
 
     Args:
         file: an open GGUF file; it is only read here.
         cache_dtype: what keys and values are rounded to before attention reads them, as a cache of
-            that type does; float64 rounds nothing.
+            that type does: a float dtype, of which float64 rounds nothing, or "q8_0".
 
     Raises:
         ModelError: its architecture is not in the table above, or a key or tensor is missing.
@@ -134,8 +148,11 @@ class ReferenceModel:
         out: Array = x @ weight.T + bias
         return out
 
-    def attention(self, x: Array, block: str) -> Array:
-        """Self-attention of x [tokens, embedding], each token over itself and those before it."""
+    def attention(self, x: Array, block: str, last: int | None = None) -> Array:
+        """Self-attention of x [tokens, embedding], each token over itself and those before it.
+
+        With `last`, of the last so many tokens alone.
+        """
         tokens = len(x)
         q = self.linear(x, block + "attn_q").reshape(tokens, self.heads, self.head_size)
         k = self.linear(x, block + "attn_k").reshape(tokens, self.kv_heads, self.head_size)
@@ -144,7 +161,9 @@ class ReferenceModel:
             q = rms_norm(q, self.weights[block + "attn_q_norm.weight"], self.epsilon)
             k = rms_norm(k, self.weights[block + "attn_k_norm.weight"], self.epsilon)
         q, k = self.rotate(q), self.rotate(k)
-        k, v = (x.astype(self._cache_dtype).astype(np.float64) for x in (k, v))
+        k, v = cached(k, self._cache_dtype), cached(v, self._cache_dtype)
+        rows = np.arange(tokens)[-(last or tokens) :]
+        q = q[rows]
         group = self.heads // self.kv_heads
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scale = float(self.key("attention.scale", self.head_size**-0.5))
@@ -152,10 +171,10 @@ class ReferenceModel:
         cap = float(self.key("attn_logit_softcapping", 0.0))
         if cap > 0:
             scores = cap * np.tanh(scores / cap)
-        distance = np.arange(tokens)[:, None] - np.arange(tokens)[None, :]
+        distance = rows[:, None] - np.arange(tokens)[None, :]
         seen = (distance >= 0) & ((distance < self.window) | (self.window == 0))
         mixed = np.einsum("hqk,khd->qhd", softmax(np.where(seen, scores, -np.inf)), v)
-        return self.linear(mixed.reshape(tokens, -1), block + "attn_output")
+        return self.linear(mixed.reshape(len(rows), -1), block + "attn_output")
 
     def feed_forward(self, x: Array, block: str) -> Array:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
@@ -163,13 +182,15 @@ class ReferenceModel:
         silu: Array = gate / (1 + np.exp(-gate))
         return self.linear(silu * self.linear(x, block + "ffn_up"), block + "ffn_down")
 
-    def logits(self, tokens: Sequence[int]) -> Array:
-        """Logits of every position: [tokens, vocabulary]."""
+    def logits(self, tokens: Sequence[int], last: int | None = None) -> Array:
+        """Logits of every position: [tokens, vocabulary]; with `last`, of the last so many."""
         x = self.weights["token_embd.weight"][np.asarray(tokens)]
         for layer in range(self.layers):
             block = f"blk.{layer}."
             norm = self.weights[block + "attn_norm.weight"]
-            x = x + self.attention(rms_norm(x, norm, self.epsilon), block)
+            wanted = last if layer == self.layers - 1 else None
+            mixed = self.attention(rms_norm(x, norm, self.epsilon), block, wanted)
+            x = x[-len(mixed) :] + mixed
             norm = self.weights[block + "ffn_norm.weight"]
             x = x + self.feed_forward(rms_norm(x, norm, self.epsilon), block)
         x = rms_norm(x, self.weights["output_norm.weight"], self.epsilon)

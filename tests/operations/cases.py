@@ -20,6 +20,8 @@ EMBEDS = [
 ]
 PROJECTION_FORMATS = ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 PROJECTION_TOKENS = [1, 3, 9, 17, 65]
+# Tokens that fill a tile, or leave one over or short, which the cases of many formats do not have.
+TILE_BORDERS = [*range(1, 10), 15, 16, 17, 63, 64, 65, 127, 128, 129]
 # Formats, rows and columns of one product's three matrices: a GPU shares its form of x among them.
 MIXED: list[tuple[list[str], list[int], int]] = [
     (["Q4_K", "Q4_K", "Q6_K"], [800, 96, 96], 512),
@@ -160,4 +162,6 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
     },
     "a full cache": {"tokens": 16, "past": 48, "heads": 4, "kv_heads": 2, "size": 64, "spare": 0},
 }
+# With a past that ends inside a tile of keys; the others' tokens are among the cases above.
+ATTENTION_BORDERS = [tokens for tokens in TILE_BORDERS if tokens not in (1, 5, 9, 16, 17, 129)]
 VOCABULARIES = [300, 32000, 151936]

@@ -50,6 +50,21 @@ def test_gate_up(format: str, activation: str, tokens: int) -> None:
     checks.check_gate_up(DEVICE, format, activation, tokens)
 
 
+@pytest.mark.parametrize("tokens", cases.TILE_BORDERS)
+def test_borders_of_tiles(tokens: int) -> None:
+    checks.check_projections(DEVICE, "exact", "Q4_K", tokens)
+    checks.check_gate_up(DEVICE, "Q8_0", "silu", tokens, 256)
+    checks.check_feed_forward(DEVICE, "Q8_0", tokens, 192)
+
+
+@pytest.mark.parametrize("tokens", [9, 65])
+@pytest.mark.parametrize("format", cases.QUANTIZED)
+def test_formats(format: str, tokens: int) -> None:
+    checks.check_projections(DEVICE, "exact", format, tokens)
+    checks.check_gate_up(DEVICE, format, "silu", tokens, 256)
+    checks.check_feed_forward(DEVICE, format, tokens, 256)
+
+
 @pytest.mark.parametrize("count", [1, 7, 1000, 70001])
 def test_elementwise(count: int) -> None:
     checks.check_elementwise(DEVICE, count)
@@ -58,6 +73,11 @@ def test_elementwise(count: int) -> None:
 @pytest.mark.parametrize("name", cases.ATTENTIONS)
 def test_attention(name: str) -> None:
     checks.check_attention(DEVICE, **cases.ATTENTIONS[name])
+
+
+@pytest.mark.parametrize("tokens", cases.ATTENTION_BORDERS)
+def test_attention_at_borders_of_tiles(tokens: int) -> None:
+    checks.check_attention(DEVICE, tokens=tokens, past=29, heads=4, kv_heads=2, size=64)
 
 
 @pytest.mark.parametrize("name", checks.SAMPLER_CASES)

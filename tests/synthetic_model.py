@@ -101,7 +101,8 @@ class Synthetic:
         for tensor, array in arrays.items():
             if tensor in self.drop:
                 continue
-            if array.ndim == 2 and self.format != "F32" and array.dtype == np.float32:
+            format = self.formats.get(tensor, self.format)
+            if array.ndim == 2 and format != "F32" and array.dtype == np.float32:
                 self._add_blocks(writer, random, tensor, array.shape)
             else:
                 writer.add_tensor(tensor, array)

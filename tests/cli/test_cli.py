@@ -107,9 +107,6 @@ def test_bench() -> None:
     assert 0 <= result["thread_busy"] < 1.1
     limits = result["limits"]
     assert limits["read_bandwidth"] > 1e8
-    assert limits["decode"] == limits["read_bandwidth"] / (
-        limits["weight_bytes"] + limits["cache_bytes"]
-    )
     assert result["decode_share"] == pytest.approx(result["decode"] / limits["decode"])
     assert result["prefill_share"] == pytest.approx(result["prefill"] / limits["prefill"])
     too_long = run("bench", "--prompt-tokens", "100000")

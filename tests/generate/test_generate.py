@@ -351,7 +351,7 @@ def test_a_bias_that_leaves_nothing(plain: quantloom.Model) -> None:
         plain.generate([1], logit_bias=dict.fromkeys(range(VOCABULARY), float("-inf")))
 
 
-def test_chat_uses_the_file_s_template(shared_data: Path, tmp_path: Path) -> None:
+def test_chat_uses_the_file_s_template() -> None:
     with quantloom.load(device="cpu", verbose=False) as model:
         assert model.tokenizer is not None
         messages = [{"role": "user", "content": "What is 2+2?"}]

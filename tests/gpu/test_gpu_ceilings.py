@@ -24,6 +24,8 @@ def test_rates_are_a_gpu_s() -> None:
     try:
         seconds, product = product_seconds("cuda:0", [(1024, 512), (512, 1024)], 256)
     except DeviceError as error:
+        if "is not on this machine" not in str(error):
+            raise
         pytest.skip(str(error))
     assert product == "bfloat16 cuBLAS"
     for value in seconds.values():

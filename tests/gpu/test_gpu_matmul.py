@@ -29,10 +29,13 @@ def there(tokens: int, columns: int) -> Tensor:
     return Tensor(activations(tokens, columns), device="cuda")
 
 
-@pytest.mark.parametrize("precision", ["exact", "fast"])
 @pytest.mark.parametrize("format", QUANTIZED)
-def test_against_float64(format: str, precision: str) -> None:
-    """Every number of tokens on odd rows and a tail of columns; one row, one block, a long row."""
+def test_against_float64(format: str) -> None:
+    """Every number of tokens on odd rows and a tail of columns; one row, one block, a long row.
+
+    "fast" runs the kernels of "exact", but that of ternary weights and more than 8 tokens, which
+    carries activations at more than 16 bits.
+    """
     one_block = FORMATS[format].elements
     shapes = [(37, 3 * one_block, TOKENS), (1, one_block, [1, 3, 70]), (130, 2304, [1, 8, 16, 129])]
     for rows, columns, counts in shapes:
@@ -40,9 +43,13 @@ def test_against_float64(format: str, precision: str) -> None:
         w = w.to("cuda")
         x = activations(max(counts), columns)
         for tokens in counts:
-            found = guarded(there(max(counts), columns)[:tokens], w, precision)
-            assert error(found, x[:tokens], weights) <= BOUNDS[precision], (rows, columns, tokens)
-            again = guarded(there(max(counts), columns)[:tokens], w, precision)
+            found = guarded(there(max(counts), columns)[:tokens], w, "exact")
+            assert error(found, x[:tokens], weights) <= BOUNDS["exact"], (rows, columns, tokens)
+            again = guarded(there(max(counts), columns)[:tokens], w, "fast")
+            if format in ("TQ1_0", "TQ2_0") and tokens > 8:
+                assert error(found, x[:tokens], weights) <= 1e-11, (rows, columns, tokens)
+                assert error(again, x[:tokens], weights) <= BOUNDS["exact"], (rows, columns, tokens)
+                again = guarded(there(max(counts), columns)[:tokens], w, "exact")
             assert found.tobytes() == again.tobytes(), (rows, columns, tokens)
 
 

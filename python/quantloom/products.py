@@ -32,7 +32,8 @@ def matmul(
         w: a Tensor (or a file's tensor, or an array) [rows, columns] in quantized blocks or one of
             these types, on the same device.
         precision: "exact" carries `x` at 16 bits or more and sums in 32; "fast" may quantize it to
-            8. On the CPU it does; on a GPU "fast" runs the exact kernels today.
+            8. On the CPU it does; on a GPU "fast" runs the exact kernels, once also for the ternary
+            weights that "exact" multiplies twice (more than 8 rows, on Hopper).
         dtype: of the result: float32, or float16 or bfloat16 rounded to nearest even from it; by
             default that of `out`, else float32.
         out: a contiguous Tensor [..., rows] of that type on that device to write to.

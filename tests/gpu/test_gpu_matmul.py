@@ -33,9 +33,10 @@ def there(tokens: int, columns: int) -> Tensor:
 def test_against_float64(format: str) -> None:
     """Every number of tokens on odd rows and a tail of columns; one row, one block, a long row.
 
-    "fast" runs the kernels of "exact", but that of ternary weights and more than 8 tokens, which
-    carries activations at more than 16 bits.
+    "fast" runs the kernels of "exact", but for ternary weights where these round activations to
+    halves: there "exact" adds what that misses.
     """
+    rounds = format in ("TQ1_0", "TQ2_0") and cuda.devices()[0].capability == (9, 0)
     one_block = FORMATS[format].elements
     shapes = [(37, 3 * one_block, TOKENS), (1, one_block, [1, 3, 70]), (130, 2304, [1, 8, 16, 129])]
     for rows, columns, counts in shapes:
@@ -46,7 +47,7 @@ def test_against_float64(format: str) -> None:
             found = guarded(there(max(counts), columns)[:tokens], w, "exact")
             assert error(found, x[:tokens], weights) <= BOUNDS["exact"], (rows, columns, tokens)
             again = guarded(there(max(counts), columns)[:tokens], w, "fast")
-            if format in ("TQ1_0", "TQ2_0") and tokens > 8:
+            if rounds and tokens > 8:
                 assert error(found, x[:tokens], weights) <= 1e-11, (rows, columns, tokens)
                 assert error(again, x[:tokens], weights) <= BOUNDS["exact"], (rows, columns, tokens)
                 again = guarded(there(max(counts), columns)[:tokens], w, "exact")

@@ -113,6 +113,39 @@ def extents(name: str, value: Any) -> list[int]:
     return [integer(name, length) for length in lengths]
 
 
+def row_index(value: Any) -> int:
+    """The index of one row of a tensor, which may be negative; not yet whether there is such a row.
+
+    Raises:
+        InvalidArgument: no integer (a bool is none); `subject` is "index".
+    """
+    try:
+        position = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # of an array too, whose type has __index__
+        position = None
+    if position is None:
+        raise InvalidArgument(
+            f"a tensor is indexed by an integer or a slice of its rows, not {value!r}",
+            subject="index",
+        )
+    return position
+
+
+def row_slice(value: slice, rows: int) -> tuple[int, int, int]:
+    """The first row that a slice of `rows` takes, how many, and the step between them.
+
+    Raises:
+        InvalidArgument: its parts are no integers, or its step is 0; `subject` is "index".
+    """
+    try:
+        first, stop, step = value.indices(rows)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{value!r}: {error}", subject="index") from None
+    count = len(range(first, stop, step))
+    # A step past the rows may take more than 64 bits.
+    return first if count else 0, count, step if count > 1 else 1
+
+
 def file_path(name: str, value: Any) -> Path:
     """`value` as the path of a file, which need not exist; "~" becomes the user's folder.
 

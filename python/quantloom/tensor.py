@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from quantloom import _quantloom, arguments, dlpack
+from quantloom import _quantloom, arguments, buffers, dlpack
 from quantloom.dtypes import dtype_name
 from quantloom.errors import InvalidArgument, OutsideIndex, Unsupported
 from quantloom.formats import TYPES, served_type
@@ -18,8 +17,6 @@ from quantloom.unshared import Unshared
 
 __all__ = ["Tensor"]
 
-_MOST_DIMENSIONS = 64  # of a NumPy array; it would take a buffer of more for one object
-_BUFFER_CODES = {"F32": "f", "F16": "e", "BF16": "H"}  # of their numbers, as `struct` has them
 _FORMAT_NAMES = {kind.id: name for name, kind in TYPES.items()}
 
 
@@ -125,24 +122,7 @@ class Tensor(Unshared):
             InvalidArgument: no array, one of another type or alignment, or one whose mask hides
                 something.
         """
-        if not isinstance(array, np.ndarray):
-            raise InvalidArgument(
-                f"array must be a numpy.ndarray, not {type(array).__name__}; Tensor() takes others",
-                subject="array",
-            )
-        arguments.refuse_masked("array", array)
-        if array.dtype.kind in "mM":
-            raise InvalidArgument(f"no tensor has the type {array.dtype}", subject="dtype")
-        name = array.dtype.name if dtype is None else dtype_name(dtype)
-        if dtype is not None and name == "bfloat16" and array.dtype == np.uint16:
-            return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
-        if name != array.dtype.name or not array.dtype.isnative:
-            raise InvalidArgument(
-                f"an array of {array.dtype} cannot be viewed as {name}", subject="dtype"
-            )
-        if array.dtype.name == "bfloat16":
-            array = array.view(np.uint16)
-        return cls._wrap(_quantloom.Tensor.from_buffer(array, name))
+        return cls._wrap(buffers.array_taken(array, dtype))
 
     @classmethod
     def from_dlpack(cls, source: dlpack.Producer) -> Tensor:
@@ -180,26 +160,10 @@ class Tensor(Unshared):
         kind = served_type(format)
         dimensions = arguments.extents("shape", shape)
         where = None if device is None else arguments.text("device", device)
-        arguments.refuse_masked("blocks", blocks)
         if isinstance(blocks, Tensor):
             native = _quantloom.Tensor.blocks_of(blocks._native, kind.id, dimensions)
         else:
-            try:
-                with memoryview(blocks) as view:
-                    code = view.format.lstrip("@=<|")
-            except (TypeError, ValueError, BufferError):
-                raise InvalidArgument(
-                    f"blocks must be bytes, a buffer or a uint8 Tensor, not "
-                    f"{type(blocks).__name__}",
-                    subject="blocks",
-                ) from None
-            if code not in ("B", "b", "c", _BUFFER_CODES.get(kind.name)):
-                raise InvalidArgument(
-                    f"blocks must be bytes, not a buffer of {code!r} (of an array, "
-                    ".view(np.uint8) is its bytes)",
-                    subject="blocks",
-                )
-            native = _quantloom.Tensor.from_blocks(blocks, kind.id, dimensions)
+            native = buffers.blocks_taken(blocks, kind, dimensions)
         return cls._wrap(native if where is None else native.to(where))
 
     @property
@@ -382,24 +346,9 @@ class Tensor(Unshared):
             raise OutsideIndex("a 0-dimensional tensor has no rows", subject="index", limit=0)
         rows = self.shape[0]
         if isinstance(index, slice):
-            try:
-                first, stop, step = index.indices(rows)
-            except (TypeError, ValueError) as error:
-                raise InvalidArgument(f"{index!r}: {error}", subject="index") from None
-            count = len(range(first, stop, step))
-            # A step past the rows may take more than 64 bits.
-            return Tensor._wrap(
-                self._native.slice(first if count else 0, count, step if count > 1 else 1)
-            )
-        try:
-            position = None if isinstance(index, bool) else operator.index(index)
-        except TypeError:  # of an array too, whose type has __index__
-            position = None
-        if position is None:
-            raise InvalidArgument(
-                f"a tensor is indexed by an integer or a slice of its rows, not {index!r}",
-                subject="index",
-            )
+            first, count, step = arguments.row_slice(index, rows)
+            return Tensor._wrap(self._native.slice(first, count, step))
+        position = arguments.row_index(index)
         if self.is_quantized and self.ndim == 1:
             raise InvalidArgument(
                 "a single weight of a block has no address; slice whole blocks or dequantize",
@@ -425,16 +374,7 @@ class Tensor(Unshared):
         Raises:
             Unsupported: more dimensions than the 64 that NumPy has.
         """
-        if self.ndim > _MOST_DIMENSIONS:
-            raise Unsupported(f"NumPy has no array of {self.ndim} dimensions")
-        native = self._native.to("cpu")
-        if native.is_blocks:
-            native = native.as_bytes()
-        elif native.dtype == "bfloat16":
-            native = native.dequantize("float32", None)
-        elif native.dtype == "float16":
-            return np.asarray(native).view(np.float16)
-        return np.asarray(native)
+        return buffers.array_given(self._native)
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
@@ -442,11 +382,7 @@ class Tensor(Unshared):
         """For NumPy's functions. Only on the CPU: nothing leaves a GPU without `.numpy()`."""
         if self.device != "cpu" or self.is_quantized:
             raise Unsupported(f"{self!r} is not a NumPy array; call .numpy() or .dequantize()")
-        array = self.numpy()
-        wanted = array.dtype if dtype is None else np.dtype(dtype)
-        if copy is False and (self.dtype == "bfloat16" or array.dtype != wanted):
-            raise ValueError("a copy is needed to change the type")
-        return np.array(array, dtype=dtype, copy=True) if copy else np.asarray(array, dtype=dtype)
+        return buffers.array_as_asked(self._native, dtype, copy)
 
     def dequantize(self, dtype: Any = "float32", *, out: Tensor | None = None) -> Tensor:
         """The values as float32, float16 or bfloat16, on the same device.
@@ -501,13 +437,4 @@ class Tensor(Unshared):
             raise AttributeError("a tensor on the CPU has no __cuda_array_interface__")
         if self.is_quantized or self.dtype == "bfloat16":
             raise AttributeError(f"{self.dtype} has no type in __cuda_array_interface__")
-        native = self._native
-        native.mark_shared()
-        return {
-            "shape": self.shape,
-            "typestr": np.dtype(self.dtype).str,
-            "data": (int(native.data) if native.size else 0, bool(native.is_read_only)),
-            "version": 3,
-            "strides": None if native.is_contiguous else self.strides,
-            "stream": int(native.stream),
-        }
+        return buffers.cuda_interface(self._native)

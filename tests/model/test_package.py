@@ -20,6 +20,7 @@ INTERNAL = {
     "arguments",
     "bench",
     "bench_picture",
+    "buffers",
     "ceilings",
     "cli",
     "dlpack",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quantloom import arguments
 from quantloom.errors import InvalidArgument, TemplateError, TokenizerError
 from quantloom.text.budget import OUTPUT_CHARACTERS, SECONDS, Budget
+from quantloom.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -326,3 +327,23 @@ def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
             )
         templates[name[len(_KEY) + 1 :] or "default"] = value
     return templates
+
+
+def compile_template(source: str, vocabulary: Vocabulary) -> ChatTemplate:
+    """A file's chat template with the texts of the file's special tokens as its variables.
+
+    Raises:
+        TemplateError: as for :class:`ChatTemplate`.
+    """
+    special = vocabulary.special
+    tokens = vocabulary.tokens
+    return ChatTemplate(
+        source,
+        bos_token=tokens[special["bos"]] if "bos" in special else "",
+        eos_token=tokens[special["eos"]] if "eos" in special else "",
+        variables={
+            f"{word}_token": tokens[special[role]]
+            for role, word in (("unknown", "unk"), ("padding", "pad"))
+            if role in special
+        },
+    )

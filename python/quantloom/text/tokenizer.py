@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,25 +19,20 @@ from quantloom.text.chat import (
     chat_templates,
     check_messages,
     check_tools,
+    compile_template,
     plain_value,
 )
 from quantloom.text.ends import find_end_of_turn, find_stop_ids, mark_ends
 from quantloom.text.guard import can_be_hidden, hide, show
-from quantloom.text.streaming import StreamDecoder
-from quantloom.text.vocabulary import (
-    BYTE,
-    CONTROL,
-    UNKNOWN,
-    USER_DEFINED,
-    Vocabulary,
-    read_vocabulary,
+from quantloom.text.special import (
+    PARSED_TYPES,
+    SPECIAL_TYPES,
+    name_pattern,
+    split_at_names,
+    takes_white_space,
 )
-
-_SPECIAL_TYPES = (CONTROL, UNKNOWN)
-_PARSED_TYPES = (CONTROL, UNKNOWN, USER_DEFINED)
-# Special tokens of Phi-3 take the white space that follows; no metadata key says so.
-_STRIPPING_MODELS = ("phi-3", "phi3")
-_NOT_STRIPPING = ("<unk>", "<s>", "<|endoftext|>")
+from quantloom.text.streaming import StreamDecoder
+from quantloom.text.vocabulary import BYTE, USER_DEFINED, Vocabulary, read_vocabulary
 
 
 class Tokenizer:
@@ -83,10 +78,9 @@ class Tokenizer:
         self.add_eos = bool(vocabulary.add_eos)
         self._alphabet = byte_alphabet()
         self._bytes: dict[int, bytes] = {}
-        self._special_pattern = self._parser(_PARSED_TYPES)
-        self._user_pattern = self._parser((USER_DEFINED,))
-        name = str(metadata.get("general.name", "")).lower()
-        self._strips = any(mark in name for mark in _STRIPPING_MODELS)
+        self._special_pattern = name_pattern(vocabulary, PARSED_TYPES)
+        self._user_pattern = name_pattern(vocabulary, (USER_DEFINED,))
+        self._strips = takes_white_space(metadata)
         self.chat_templates = chat_templates(metadata)
         self._compiled: dict[str, ChatTemplate] = {}
 
@@ -209,7 +203,7 @@ class Tokenizer:
         parts: list[bytes] = []
         for index in ids:
             piece = self.token_bytes(index)
-            special = types[index] in _SPECIAL_TYPES
+            special = types[index] in SPECIAL_TYPES
             if not (special and skip_special):
                 parts.append(self._at_start(piece, index, previous))
             previous = index
@@ -243,7 +237,7 @@ class Tokenizer:
 
     def is_special(self, index: int) -> bool:
         """Whether a token is of type control or unknown, and so no part of the text."""
-        return self._vocabulary.types[self._checked(index)] in _SPECIAL_TYPES
+        return self._vocabulary.types[self._checked(index)] in SPECIAL_TYPES
 
     def apply_chat_template(
         self,
@@ -310,7 +304,7 @@ class Tokenizer:
 
     @cached_property
     def _control_names(self) -> re.Pattern[str] | None:
-        return self._parser(_SPECIAL_TYPES, can_be_hidden)
+        return name_pattern(self._vocabulary, SPECIAL_TYPES, can_be_hidden)
 
     def _template(
         self, given: str | None, tools: Sequence[Mapping[str, Any]] | None
@@ -327,18 +321,7 @@ class Tokenizer:
                     "give a plain prompt instead of messages",
                     subject="tokenizer.chat_template",
                 )
-            special = self._vocabulary.special
-            tokens = self._vocabulary.tokens
-            self._compiled[name] = ChatTemplate(
-                self.chat_templates[name],
-                bos_token=tokens[special["bos"]] if "bos" in special else "",
-                eos_token=tokens[special["eos"]] if "eos" in special else "",
-                variables={
-                    f"{word}_token": tokens[special[role]]
-                    for role, word in (("unknown", "unk"), ("padding", "pad"))
-                    if role in special
-                },
-            )
+            self._compiled[name] = compile_template(self.chat_templates[name], self._vocabulary)
         return self._compiled[name]
 
     def _check_text(self, text: str) -> None:
@@ -389,7 +372,7 @@ class Tokenizer:
         kind = self._vocabulary.types[index]
         if kind == BYTE:
             return bytes((int(text[3:5], 16),))
-        if kind in _PARSED_TYPES:
+        if kind in PARSED_TYPES:
             return text.encode(errors="replace")
         if self.model == "llama":
             return text.replace(spm.SPACE, " ").encode(errors="replace")
@@ -403,43 +386,21 @@ class Tokenizer:
         if (
             self._vocabulary.add_space_prefix
             and self.model == "llama"
-            and (previous is None or types[previous] in _PARSED_TYPES)
-            and types[index] not in _PARSED_TYPES
+            and (previous is None or types[previous] in PARSED_TYPES)
+            and types[index] not in PARSED_TYPES
         ):
             return piece.removeprefix(b" ")
         return piece
-
-    def _parser(
-        self, kinds: tuple[int, ...], fits: Callable[[str], bool] = bool
-    ) -> re.Pattern[str] | None:
-        vocabulary = self._vocabulary
-        texts = [
-            text
-            for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=False)
-            if kind in kinds and fits(text)
-        ]
-        if not texts:
-            return None
-        texts.sort(key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts)))
 
     def _encode_into(
         self, ids: list[int], text: str, pattern: re.Pattern[str] | None, hidden: bool = False
     ) -> None:
         shown = show if hidden else str
-        position = 0
-        for match in pattern.finditer(text) if pattern else ():
-            if match.start() < position:
-                continue
-            if match.start() > position:
-                self._encode_plain(ids, shown(text[position : match.start()]))
-            ids.append(self._vocabulary.ids[match[0]])
-            position = match.end()
-            if self._strips and match[0] not in _NOT_STRIPPING:
-                while position < len(text) and text[position].isspace():
-                    position += 1
-        if position < len(text):
-            self._encode_plain(ids, shown(text[position:]))
+        for piece, is_name in split_at_names(text, pattern, self._strips):
+            if is_name:
+                ids.append(self._vocabulary.ids[piece])
+            else:
+                self._encode_plain(ids, shown(piece))
 
     def _encode_plain(self, ids: list[int], text: str) -> None:
         if self.model == "llama":

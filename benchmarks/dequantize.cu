@@ -1,7 +1,6 @@
 // Checks the dequantization and embedding kernels of every format against the host decoder, bit for
 // bit, and times them against a device-to-device copy measured in the same run.
-//   benchmark_dequantize [results.json] [weights in Mi, default 256; 0 only checks, at small
-//   shapes]
+//   benchmark_dequantize [results.json] [weights in Mi, 256 by default; 0 checks alone, at small shapes]
 // Exit status 1 when anything differs.
 #include <cuda_runtime.h>
 

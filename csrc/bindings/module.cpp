@@ -1,4 +1,4 @@
-// The extension module: one bind_*.cpp per room, and the translation of quantloom::Error to Python.
+// The extension module: its bind_*.cpp files, and the translation of quantloom::Error to Python.
 #include <pybind11/pybind11.h>
 
 #include <new>

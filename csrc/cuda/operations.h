@@ -19,7 +19,7 @@ std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
 // A run of one step's calls as replay() runs them, with the times inside the decode kernel.
 struct StepProfile {
   struct Operation {
-    std::string name;                  // "product 4096 x 14336 Q6_K", "attention"
+    std::string name;                  // "4096 x 14336 Q6_K", "attention"
     std::uint64_t weight_bytes = 0;    // that it reads
     std::vector<std::uint64_t> times;  // [blocks][4] nanoseconds: start, inputs there and
                                        // converted, sums done, outputs written

@@ -17,7 +17,7 @@ enum class MatmulStatus {
   unsupported_format,  // no kernel for this format
   bad_shape,           // columns not a whole number of blocks, or a size below 1 or near 2^31
   bad_operation,       // a norm, an epilogue or a type that this call's kernel does not have
-  small_workspace,     // workspace_bytes() says how much
+  small_workspace,     // matmul_workspace_bytes() says how much
   cuda_error,          // cudaPeekAtLastError() says which
   unsupported_device,  // compute capability below 8.0
 };
@@ -36,8 +36,7 @@ enum class MatmulX {
 
 // One matrix of rows x MatmulArguments::columns.
 struct MatmulWeight {
-  const void* planes =
-      nullptr;  // as repack() wrote them; for F32, F16 and BF16 the rows as they stand
+  const void* planes = nullptr;  // as repack() wrote them
   std::int64_t rows = 0;
   const float* bias = nullptr;  // [rows], or null
   void* out = nullptr;          // [tokens, rows] of MatmulArguments::out_type

@@ -5,26 +5,27 @@
 // strip follow each other, strips too, so a strip takes exactly the bytes that its 16 rows take in
 // the file and one bulk copy fetches a piece.
 //
-// Inside a piece of n groups, lane l = 4 * g + t of a warp owns of every group the weights 8t .. 8t
-// + 7 of rows g and g + 8: registers
-//     a[0]: row g, weights 8t .. 8t+3    a[1]: row g + 8, the same    a[2]: row g, 8t+4 .. 8t+7
-//     a[3]: row g + 8
-// one signed or unsigned byte each. That is the A operand of mma.m16n8k32 with the columns of a
-// group in the order that gives every lane eight neighbours (the B operand follows it), and,
-// widened to 16 bits, of two m16n8k16 steps.
+// Inside a piece of n groups, lane l = 4 * g + t of a warp owns of every group the weights
+// 8t .. 8t + 7 of rows g and g + 8, in four registers, one signed or unsigned byte each:
+//     a[0]: row g, weights 8t .. 8t + 3        a[1]: row g + 8, the same
+//     a[2]: row g, weights 8t + 4 .. 8t + 7    a[3]: row g + 8, the same
+// That is the A operand of mma.m16n8k32 with the columns of a group in the order that gives every
+// lane eight neighbours (the B operand follows it), and, widened to 16 bits, of two m16n8k16 steps.
 //
 // Format traits P (Planes<F>) give
-//     quants(piece, n, group, lane, a, table)  the four registers; table: the codebook in shared
-//     memory, of table_bytes
-//     table_word(row, column)   where table_bytes is not 0: what load_table() puts there
-//     quant_addends(piece, n, group, lane, a)   where addends is 2: twice four, whose bytes sum to
-//     those of quants(), or where `subtracts` have them as differences
-//     affine(piece, n, row, quad, t)    weight = scale * byte + offset for scale group 4 * quad + t
-//     of a row
-//     unit(piece, n, row), integer_scale(piece, n, row, quad, t)   where has_integer_scales: their
-//     product is the scale, the integer at most 2^7
-//     read_codes, write_code, pack_quants, unpack_quants   between block and planes, for
-//     repack
+//     quants(piece, n, group, lane, a, table)
+//         the four registers; table: the codebook in shared memory, of table_bytes
+//     table_word(row, column)
+//         where table_bytes is not 0: what load_table() puts there
+//     quant_addends(piece, n, group, lane, a)
+//         where addends is 2: twice four, whose bytes sum to those of quants(), or where
+//         `subtracts` have them as differences
+//     affine(piece, n, row, quad, t)
+//         weight = scale * byte + offset for scale group 4 * quad + t of a row
+//     unit(piece, n, row), integer_scale(piece, n, row, quad, t)
+//         where has_integer_scales: their product is the scale, the integer at most 2^7
+//     read_codes, write_code, pack_quants, unpack_quants
+//         between block and planes, for repack
 #pragma once
 
 #include <cuda_fp16.h>

@@ -261,6 +261,8 @@ void bind_model(py::module_& m) {
           "Bytes of the KV cache of one session.")
       .def_property_readonly("gpu_layers", &Model::gpu_layers)
       .def_property_readonly("gpu_obstacle", &Model::gpu_obstacle)
+      .def_property_readonly("step_obstacle", &Model::step_obstacle)
+      .def_property_readonly("full_step_obstacle", &Model::full_step_obstacle)
       .def(
           "tensors",
           [](const Model& m) {

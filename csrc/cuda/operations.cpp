@@ -195,9 +195,10 @@ class CudaOperations final : public ops::Operations {
     return {};
   }
   std::int64_t most_tokens() const override { return kernels::most_pass_tokens; }
-  bool fuses(const std::function<void()>& calls) override {
+  std::string step_obstacle(const std::function<void()>& calls) override {
     list(calls);
-    return program_.can_run(device_);
+    program_.can_run(device_);
+    return program_.obstacle();
   }
   std::string kernel_name(const Weight& weight, bool fused) const override {
     if (not weight.multiplied) return "embed";

@@ -114,7 +114,15 @@ void Program::attention(const kernels::Attention& arguments) {
   kernels::DecodeAttention& step = steps_.back().attention;
   step.attention = arguments;
   step.attention.bound = 0;  // the kernel goes by the position
-  if (not kernels::decode_serves(step)) refuse("no decode kernel for this attention");
+  if (not kernels::decode_serves(step)) {
+    const kernels::Cache& cache = arguments.cache;
+    refuse("the decode program has no attention with heads of " + std::to_string(cache.head_size) +
+           " values and " +
+           (cache.type == kernels::CacheType::f32   ? "an F32"
+            : cache.type == kernels::CacheType::f16 ? "an F16"
+                                                    : "a Q8_0") +
+           " cache");
+  }
   if (program_.position != nullptr and program_.position != arguments.first) {
     refuse("positions in several places");
   }
@@ -148,7 +156,7 @@ void Program::norm_gate_up(const float* x, const ops::Norm& norm, const ops::Wei
 bool Program::can_run(const device::Device& device) {
   const device::CurrentDevice current(device);
   const auto blocks = static_cast<std::size_t>(kernels::decode_blocks());
-  if (blocks == 0) refuse("the decode kernel needs compute capability 9.0");
+  if (blocks == 0) refuse("the decode program needs compute capability 9.0");
   if (steps_.empty()) refuse("no operation of a layer");
   if (not obstacle_.empty()) return false;
   std::vector<kernels::DecodeStep> planned = steps_;
@@ -156,7 +164,7 @@ bool Program::can_run(const device::Device& device) {
   kernels::DecodeProgram program;
   if (not kernels::decode_plan(planned.data(), static_cast<int>(planned.size()), nullptr,
                                shares.data(), program)) {
-    refuse("the model's shapes do not fit the decode kernel");
+    refuse("the model's shapes do not fit the decode program");
   }
   return obstacle_.empty();
 }
@@ -179,7 +187,7 @@ bool Program::finish(const device::Device& device, device::Stream stream) {
   if (not kernels::decode_plan(planned.data(), count, counts + count_bytes, shares.data(),
                                program_)) {
     memory_ = {};
-    refuse("the model's shapes do not fit the decode kernel");
+    refuse("the model's shapes do not fit the decode program");
     return false;
   }
   device::copy(base, device, planned.data(), {}, planned.size() * sizeof planned[0], stream);

@@ -203,9 +203,9 @@ void Model::upload_vectors(Binding& binding) {
   }
 }
 
-// Whether a stage computes a token with one kernel.
-bool Model::fuses_step(const Binding& binding, std::size_t stage) {
-  if (stages_[stage].device.type == device::DeviceType::cpu) return false;
+// Why a stage computes a token that sees so many positions by several kernels.
+std::string Model::find_step_obstacle(const Binding& binding, std::size_t stage,
+                                      std::int64_t positions_seen) {
   ops::Operations& operations = *operations_[stage];
   const LayerRange& range = stages_[stage].layers;
   const Network network{description_, binding.weights};
@@ -215,9 +215,10 @@ bool Model::fuses_step(const Binding& binding, std::size_t stage) {
   const ops::Buffer position = operations.allocate(sizeof(std::int32_t), "a position");
   const ops::Buffer logits = operations.allocate(
       static_cast<std::size_t>(hyperparameters().vocabulary) * sizeof(float), "logits");
-  const ops::Positions positions{
-      .first = static_cast<const std::int32_t*>(position.get()), .count = 1, .bound = 1};
-  return operations.fuses([&] {
+  const ops::Positions positions{.first = static_cast<const std::int32_t*>(position.get()),
+                                 .count = 1,
+                                 .bound = positions_seen};
+  return operations.step_obstacle([&] {
     forward_layers(operations, network, workspace, range, cache.layers(), positions, {});
     if (stage + 1 < stages_.size()) return;
     forward_head(operations, network, workspace, 0, 1, static_cast<float*>(logits.get()));
@@ -227,7 +228,12 @@ bool Model::fuses_step(const Binding& binding, std::size_t stage) {
 void Model::list_tensors(const Binding& binding) {
   std::vector<bool> fused;
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
-    fused.push_back(fuses_step(binding, stage));
+    const bool on_gpu = stages_[stage].device.type != device::DeviceType::cpu;
+    if (on_gpu) {
+      step_obstacle_ = find_step_obstacle(binding, stage, 1);
+      full_step_obstacle_ = find_step_obstacle(binding, stage, context_length_);
+    }
+    fused.push_back(on_gpu and step_obstacle_.empty());
   }
   const auto where = [&](std::int64_t layer) {
     return device::to_string(stages_[stage_of(layer)].device);

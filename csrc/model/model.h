@@ -74,6 +74,10 @@ class Model {
   // Why a GPU that was to take what fits took nothing, where that is not its free memory.
   const std::string& gpu_obstacle() const { return gpu_obstacle_; }
   std::int64_t most_pass_tokens() const;  // that a session may compute at a time
+  // Why a GPU computes the layers of a generated token by several kernels, at first and with a full
+  // context; empty where one does, and where there is no GPU.
+  const std::string& step_obstacle() const { return step_obstacle_; }
+  const std::string& full_step_obstacle() const { return full_step_obstacle_; }
   // Matrices, then vectors, then what quantloom adds (the RoPE tables).
   const std::vector<PlacedTensor>& tensors() const { return tensors_; }
 
@@ -90,7 +94,7 @@ class Model {
   std::size_t stage_of(std::int64_t layer) const;
   void place_matrices(Binding& binding, const LoadProgress& progress);
   void upload_vectors(Binding& binding);
-  bool fuses_step(const Binding& binding, std::size_t stage);
+  std::string find_step_obstacle(const Binding& binding, std::size_t stage, std::int64_t positions);
   void list_tensors(const Binding& binding);
 
   std::shared_ptr<const loader::ModelFile> file_;
@@ -100,6 +104,8 @@ class Model {
   std::uint64_t weight_bytes_ = 0;
   std::vector<Stage> stages_;
   std::string gpu_obstacle_;
+  std::string step_obstacle_;
+  std::string full_step_obstacle_;
   // One for each stage: placed the weights, and outlives their buffers.
   std::vector<std::unique_ptr<ops::Operations>> operations_;
   std::vector<ops::Buffer> buffers_;

@@ -197,11 +197,14 @@ class Operations {
   }
   // That a call may have.
   virtual std::int64_t most_tokens() const { return std::numeric_limits<std::int32_t>::max(); }
-  // Whether replay() would run these calls, of one token between embed() and sample(), as one
-  // kernel. They are only taken down: nothing runs, and none of their pointers is followed.
-  virtual bool fuses(const std::function<void()>& /*calls*/) { return false; }
+  // Why replay() would not run these calls, of one token between embed() and sample(), as one
+  // kernel; empty where it would. They are only taken down: nothing runs, and none of their pointers
+  // is followed.
+  virtual std::string step_obstacle(const std::function<void()>& /*calls*/) {
+    return "this device has no such kernel";
+  }
   // Which kernel multiplies one token by a placed weight, or looks up its rows; `fused`: in a step
-  // of which fuses() says so.
+  // without such an obstacle.
   virtual std::string kernel_name(const Weight& weight, bool fused) const = 0;
 
   // out[i] = scale * row tokens[i] of the table; tokens [count] in device memory, checked by the

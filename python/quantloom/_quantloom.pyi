@@ -227,6 +227,9 @@ class Model:
     def gpu_layers(self) -> int:
         ...
     @property
+    def full_step_obstacle(self) -> str:
+        ...
+    @property
     def gpu_obstacle(self) -> str:
         ...
     @property

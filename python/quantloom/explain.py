@@ -14,7 +14,11 @@ class TensorPlace:
         name: in the file; in parentheses what quantloom adds.
         type: such as "Q4_K".
         device: "cpu" or "cuda:N".
-        kernel: what multiplies one token by it, or looks up its rows; "" for vectors.
+        kernel: what multiplies one token by it, or looks up its rows; "" for vectors. On a GPU
+            "decode program" (one kernel for the layers and the head of a token), else a kernel of
+            the product's own: "stream-1", "stream-8" (a few tokens' kernel), "wide" (many
+            tokens'), "raw blocks" (float weights as they stand in the file); "embed" looks up. On
+            the CPU the instruction set; "decode rows" looks up.
         bytes: of the device's memory; on the CPU a matrix's are the mapped file's.
     """
 
@@ -33,11 +37,14 @@ class Explanation:
         tensors: in the order matrices, vectors, RoPE table.
         totals: bytes by device, the sums of the column.
         cache_bytes: that each session adds for its keys and values.
+        step: how a GPU computes the layers of a generated token, and where that is not one kernel
+            why; "" without a GPU.
     """
 
     tensors: tuple[TensorPlace, ...]
     totals: dict[str, int]
     cache_bytes: int
+    step: str
 
     def __str__(self) -> str:
         rows = [(t.name, t.type, t.device, t.kernel, f"{t.bytes:,}") for t in self.tensors]
@@ -50,6 +57,8 @@ class Explanation:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             cells[-1] = row[-1].rjust(widths[-1])
             lines.append("  ".join(cells).rstrip())
+        if self.step:
+            lines.append(self.step)
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

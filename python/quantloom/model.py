@@ -317,7 +317,20 @@ class Model(Unshared):
         totals: dict[str, int] = {}
         for tensor in tensors:
             totals[tensor.device] = totals.get(tensor.device, 0) + tensor.bytes
-        return Explanation(tensors, totals, self.cache_bytes)
+        return Explanation(tensors, totals, self.cache_bytes, self._step())
+
+    def _step(self) -> str:
+        """How a GPU computes a generated token, for `explain()`."""
+        if self.gpu_layers == 0:
+            return ""
+        core = self._require_core()
+        text = f"layers of a token on {self.device}: "
+        if core.step_obstacle:
+            return f"{text}a kernel for each operation, as {core.step_obstacle}"
+        text += "one kernel"
+        if core.full_step_obstacle:
+            text += f"; in the end one for each operation, as {core.full_step_obstacle}"
+        return text
 
     def close(self) -> None:
         """Frees the weights and closes every session; they and the model raise Closed from then on.

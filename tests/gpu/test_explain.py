@@ -42,38 +42,58 @@ def recipe(**changes: Any) -> Synthetic:
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "is_one_kernel"),
+    ("changes", "options", "obstacle"),
     [
-        ({}, {}, True),
-        ({"tied": True}, {"cache_type": "q8_0"}, True),
-        ({}, {"cache_type": "f32"}, False),
-        ({}, {"batch_invariant": True}, True),
-        ({}, {"gpu_layers": LAYERS - 1}, True),
-        ({"heads": 1, "kv_heads": 1, "head_size": 256}, {}, False),
-        ({"formats": {"blk.2.attn_v.weight": "F16"}}, {}, False),
-        ({"architecture": "qwen2", "biases": ("attn_q", "attn_k", "attn_v")}, {}, True),
+        ({}, {}, ""),
+        ({"tied": True}, {"cache_type": "q8_0"}, ""),
+        ({}, {"cache_type": "f32"}, "no attention with heads of 64 values and an F32 cache"),
+        ({}, {"batch_invariant": True}, ""),
+        ({}, {"gpu_layers": LAYERS - 1}, ""),
+        (
+            {"heads": 1, "kv_heads": 1, "head_size": 256},
+            {},
+            "no attention with heads of 256 values and an F16 cache",
+        ),
+        ({"formats": {"blk.2.attn_v.weight": "F16"}}, {}, "tensor 'blk.2.attn_v.weight' is F16"),
+        ({"architecture": "qwen2", "biases": ("attn_q", "attn_k", "attn_v")}, {}, ""),
     ],
 )
 def test_the_kernel_of_a_decode_step(
-    changes: dict[str, Any], options: dict[str, Any], is_one_kernel: bool, tmp_path: Path
+    changes: dict[str, Any], options: dict[str, Any], obstacle: str, tmp_path: Path
 ) -> None:
-    is_one_kernel = is_one_kernel and cuda.devices()[0].capability[0] == 9
+    is_hopper = cuda.devices()[0].capability[0] == 9
+    is_one_kernel = not obstacle and is_hopper
     path = recipe(**changes).write(tmp_path)
     with quantloom.load(path, device="cuda", **options) as model:
+        explained = model.explain()
         kernels = {
             tensor.name: tensor.kernel
-            for tensor in model.explain().tensors
+            for tensor in explained.tensors
             if tensor.device != "cpu" and tensor.kernel not in ("", "embed")
         }
         launches = launches_of_a_step(model)
     layers = {name.split(".")[1] for name in kernels if name.startswith("blk.")}
     assert len(layers) == options.get("gpu_layers", LAYERS)
+    assert explained.step == str(explained).splitlines()[-1]
     if is_one_kernel:
+        assert explained.step == "layers of a token on cuda:0: one kernel"
         assert set(kernels.values()) == {"decode program"}
         assert launches < 2 * LAYERS
     else:
+        assert (obstacle if is_hopper else "compute capability 9.0") in explained.step
         assert "decode program" not in kernels.values()
         assert launches >= 5 * LAYERS
+
+
+def test_the_context_that_is_too_long_for_one_kernel(tmp_path: Path) -> None:
+    path = recipe(context=40000).write(tmp_path)
+    with quantloom.load(path, device="cuda", context_length=40000) as model:
+        step = model.explain().step
+    with quantloom.load(path, device="cpu") as model:
+        assert model.explain().step == ""
+    if cuda.devices()[0].capability[0] == 9:
+        assert step.startswith("layers of a token on cuda:0: one kernel; in the end one for each")
+        assert step.endswith(", as the context is longer than 33792 tokens")
 
 
 def test_auto_says_why_it_took_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

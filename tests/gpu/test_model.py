@@ -314,7 +314,7 @@ def test_explain_adds_up(shared_data: Path) -> None:
         assert explained.totals == {"cuda:0": total}
         # The pool hands out whole size classes: below 1 MiB up to an eighth more.
         assert total <= held <= 1.13 * total + 1024
-        assert str(explained).count("\n") == len(names) + 2
+        assert str(explained).count("\n") == len(names) + 3
 
 
 @pytest.mark.parametrize("format", ["Q4_K", "Q8_0", "Q6_K", "IQ2_XS"])

@@ -215,7 +215,7 @@ def main() -> int:
     parser.add_argument("--growth", type=float, default=16, help="MiB that memory may grow by")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", help="what was built; by default what git says")
-    parser.add_argument("--output", type=Path, help="where the report goes too")
+    parser.add_argument("--json", type=Path, help="where the report goes too")
     arguments = parser.parse_args()
 
     model = quantloom.load(
@@ -261,8 +261,8 @@ def main() -> int:
     }
     text = json.dumps(report, indent=2)
     print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
     grown = max(held[name]["end"] - held[name]["start"] for name in ("resident", "device"))
     return 0 if not soak.wrong and grown <= arguments.growth else 1
 

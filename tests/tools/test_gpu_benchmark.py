@@ -113,7 +113,7 @@ def test_decode_as_recorded(results: Path) -> None:
     found = gpu_report.parse_decode(section)
     assert found.rates == {"read": 4545}
     rows = {row["name"]: row for row in gpu_report.with_shares(found.rows, {"read": 4545.0})}
-    assert rows["32 of 28672 x 4096 Q4_K"]["share"] == pytest.approx(465.1 / 641.5)
+    assert rows["32 of 28672 x 4096 Q4_K"]["share"] == pytest.approx(465.1 / 524.5)
     assert rows["32 of attention"]["share"] is None
     whole = rows["a step after 512 tokens"]
     assert whole["share"] == pytest.approx(rows["all"]["share"] * rows["all"]["us"] / whole["us"])

@@ -224,16 +224,19 @@ class Model:
     def embedding_length(self) -> int:
         ...
     @property
-    def gpu_layers(self) -> int:
+    def full_step_obstacle(self) -> str:
         ...
     @property
-    def full_step_obstacle(self) -> str:
+    def gpu_layers(self) -> int:
         ...
     @property
     def gpu_obstacle(self) -> str:
         ...
     @property
     def precision(self) -> str:
+        ...
+    @property
+    def step_obstacle(self) -> str:
         ...
     @property
     def trained_context_length(self) -> int:

@@ -180,6 +180,26 @@ def test_perplexity(tmp_path: Path) -> None:
         assert f"InvalidArgument: max_windows is {windows}, below 1" in none.stderr
 
 
+def test_perplexity_keeps_the_ends_of_lines(tmp_path: Path) -> None:
+    content = "Once upon a time\r\nthere was a girl.\r" * 12
+    text = tmp_path / "lines.txt"
+    text.write_bytes(content.encode())
+    result = json.loads(good("perplexity", str(text), "--context", "32", "--json"))
+    with quantloom.load(device="cpu", verbose=False) as model:
+        expected = perplexity(model, content, context=32)
+    assert result["tokens"] == expected.tokens
+    assert result["perplexity"] == pytest.approx(expected.perplexity, rel=1e-4)
+
+
+def test_perplexity_of_what_is_no_text(tmp_path: Path) -> None:
+    text = tmp_path / "latin.txt"
+    text.write_bytes(b"caf\xe9 " * 400)
+    refused = run("perplexity", str(text))
+    assert refused.returncode == 1
+    assert f"FileError: cannot read {text}: " in refused.stderr
+    assert "position 3" in refused.stderr
+
+
 def expected_perplexity(model: quantloom.Model, windows: list[list[int]]) -> float:
     losses = []
     for tokens in windows:

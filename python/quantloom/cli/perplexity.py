@@ -40,7 +40,7 @@ def perplexity(
     from quantloom.perplexity import perplexity as measure
 
     try:
-        content = text.read_text(encoding="utf-8")
+        content = text.read_bytes().decode()  # as bytes: read_text would make "\n" of "\r\n"
     except OSError as error:
         raise FileError.of("read", text, error) from error
     except UnicodeDecodeError as error:

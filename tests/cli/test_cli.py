@@ -96,6 +96,25 @@ def test_quantize(tmp_path: Path) -> None:
         assert file.tensors["blk.0.ffn_up.weight"].format == "Q8_0"
 
 
+def test_quantize_compares_with_all_shards(tmp_path: Path) -> None:
+    shards = [tmp_path / f"s-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for number, path in enumerate(shards):
+        writer = GGUFWriter()
+        writer.add("split.no", number, "uint16")
+        writer.add("split.count", 2, "uint16")
+        writer.add("split.tensors.count", 2, "int32")
+        rows = 8 + 504 * number
+        writer.add_tensor(f"blk.{number}.ffn_up.weight", np.ones((rows, 256), np.float32))
+        writer.write(path)
+    before = sum(path.stat().st_size for path in shards)
+    target = tmp_path / "target.gguf"
+    result = json.loads(good("quantize", str(shards[0]), str(target), "--type", "Q8_0", "--json"))
+    after = target.stat().st_size
+    assert (result["source_bytes"], result["target_bytes"]) == (before, after)
+    out = good("quantize", str(shards[0]), str(target), "--type", "Q8_0", "--overwrite")
+    assert f"{after / before:.2f} of the 2 shards of {shards[0].name}" in out
+
+
 def test_bench() -> None:
     result = json.loads(
         good("bench", "--prompt-tokens", "8", "--new-tokens", "4", "--repeat", "2", "--json")

@@ -24,6 +24,7 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Quantize a GGUF file; the target appears only when it is complete."""
+    import quantloom
     from quantloom.errors import InvalidArgument
     from quantloom.quantization import quantize_file
 
@@ -33,7 +34,9 @@ def quantize(
         summary = quantize_file(
             source, target, mix, progress=update, allow_requantize=allow_requantize
         )
-    before, after = source.stat().st_size, target.stat().st_size
+    with quantloom.open(source) as file:
+        before, shards = file.nbytes, file.shards
+    after = target.stat().st_size
     if json:
         print_json(
             {
@@ -47,7 +50,8 @@ def quantize(
             }
         )
         return
-    typer.echo(f"{target}: {after / 1e6:,.1f} MB, {after / before:.2f} of {source.name}")
+    of = source.name if shards == 1 else f"the {shards} shards of {source.name}"
+    typer.echo(f"{target}: {after / 1e6:,.1f} MB, {after / before:.2f} of {of}")
     for name, count in sorted(summary.formats.items()):
         typer.echo(f"  {name:8} {count} tensors")
     for note in summary.notes:

@@ -8,6 +8,7 @@ import secrets
 import stat
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,8 +111,8 @@ def _data(name: str, data: Any, *, blocks: bool) -> NDArray[Any]:
     )
 
 
-def _regular_target(path: Path) -> Path:
-    """The file to replace: `path`, or what it links to.
+def _regular_target(path: Path) -> tuple[Path, int | None]:
+    """The file to replace, `path` or what it links to, and its permissions where it is there.
 
     Raises:
         FileError: something is there that is no regular file.
@@ -121,7 +122,7 @@ def _regular_target(path: Path) -> Path:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return path
+        return path, None
     if not stat.S_ISREG(mode):
         folder = stat.S_ISDIR(mode)
         raise FileError(
@@ -130,7 +131,20 @@ def _regular_target(path: Path) -> Path:
             errno=errno.EISDIR if folder else errno.EINVAL,
             filename=str(path),
         )
-    return path
+    return path, stat.S_IMODE(mode) & 0o777
+
+
+def _opener(permissions: int | None) -> Callable[[str, int], int]:
+    """For `open`: a new file has these permissions, or where None are given the usual ones."""
+
+    def opener(name: str, flags: int) -> int:
+        if permissions is None:
+            return os.open(name, flags, 0o666)
+        descriptor = os.open(name, flags, 0o600)
+        os.fchmod(descriptor, permissions)  # open() itself would leave out those of the umask
+        return descriptor
+
+    return opener
 
 
 class GGUFWriter:
@@ -280,7 +294,8 @@ class GGUFWriter:
         """Writes the file. It replaces one of the same name, at once and only when complete.
 
         Args:
-            path: where to. Of a symbolic link the file that it names is replaced.
+            path: where to. Of a symbolic link the file that it names is replaced. A file that is
+                replaced hands on its permissions.
             progress: called with the tensor bytes written so far and in all.
 
         Raises:
@@ -293,9 +308,10 @@ class GGUFWriter:
         arguments.check_progress(progress)
         temporary: Path | None = None
         try:
-            target = _regular_target(target)
-            temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-            with open(temporary, "xb", buffering=1 << 20) as file:
+            target, permissions = _regular_target(target)
+            # Without the target's name, which may be as long as a name can be.
+            temporary = target.with_name(f".{secrets.token_hex(6)}.part")
+            with open(temporary, "xb", 1 << 20, opener=_opener(permissions)) as file:
                 self._write(file, progress)
                 file.flush()
                 os.fsync(file.fileno())
@@ -306,7 +322,8 @@ class GGUFWriter:
             raise FileError.of("write", target, error) from error
         finally:
             if temporary is not None:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):  # it is the target by now, or was never made
+                    temporary.unlink()
 
     def _write(self, file: BinaryIO, progress: Callable[[int, int], None] | None) -> None:
         file.write(b"GGUF")

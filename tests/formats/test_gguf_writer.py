@@ -279,6 +279,44 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path, exists: bool) -> 
     assert os.listdir(folder) == ["real.gguf"]
 
 
+@pytest.mark.parametrize("size", [237, 255])
+def test_names_as_long_as_a_name_can_be(tmp_path: Path, size: int) -> None:
+    name = "a" * (size - 5) + ".gguf"
+    GGUFWriter().write(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+    with pytest.raises(FileError, match="cannot write") as caught:
+        GGUFWriter().write(tmp_path / ("a" * 256))
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize("permissions", [0o600, 0o664, 0o444])
+def test_a_replaced_file_hands_on_its_permissions(tmp_path: Path, permissions: int) -> None:
+    target = tmp_path / "model.gguf"
+    target.write_bytes(b"old")
+    target.chmod(permissions)
+    seen = []
+
+    def chunks() -> list[bytes]:
+        (part,) = tmp_path.glob(".*.part")
+        seen.append(stat.S_IMODE(part.stat().st_mode))
+        return [bytes(32)]
+
+    writer = GGUFWriter()
+    writer.add_tensor_chunks("a", (8,), "F32", chunks)
+    writer.write(target)
+    assert seen == [permissions] == [stat.S_IMODE(target.stat().st_mode)]
+    assert target.read_bytes().startswith(b"GGUF")
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        GGUFWriter().write(tmp_path / "model.gguf")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.gguf").stat().st_mode) == 0o640
+
+
 def test_links_that_go_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

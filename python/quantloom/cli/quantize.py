@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quantloom.cli.options import Json, named, print_json, progress_bar
+from quantloom.cli.signals import exit_on_signals
 from quantloom.mixes import MIXES
 
 
@@ -30,7 +31,7 @@ def quantize(
 
     if target.exists() and not overwrite:
         raise InvalidArgument(f"{target} exists; give --overwrite to replace it", subject="target")
-    with progress_bar(f"quantizing to {mix}", quiet=json) as update:
+    with exit_on_signals(), progress_bar(f"quantizing to {mix}", quiet=json) as update:
         summary = quantize_file(
             source, target, mix, progress=update, allow_requantize=allow_requantize
         )

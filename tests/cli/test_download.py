@@ -148,7 +148,46 @@ def test_choosing_a_file() -> None:
     files = list(FILES)
     assert choose(files, "Q4_K_M") == ["tiny-Q4_K_M.gguf"]
     assert len(choose(files, "Q8_0")) == 2
-    with pytest.raises(InvalidArgument, match="2 files are"):
+    with pytest.raises(InvalidArgument, match="2 models are there, name one by its quant"):
         choose(files, None)
+    with pytest.raises(InvalidArgument, match=r"2 models are of quant Q4_0; .* a-Q4_0.gguf, b-"):
+        choose(["a-Q4_0.gguf", "b-Q4_0.gguf"], "Q4_0")
+    with pytest.raises(InvalidArgument, match=r"no file is a model; GGUF files .*: imatrix.gguf$"):
+        choose(["README.md", "imatrix.gguf"], None)
     with pytest.raises(InvalidArgument, match="no file is of quant Q4_K;"):
         choose(files, "Q4_K")
+
+
+@pytest.mark.parametrize(
+    ("files", "quant", "chosen"),
+    [
+        (["x-Q4_K_M.gguf", "imatrix.gguf"], None, "x-Q4_K_M.gguf"),
+        (["x-Q4_K_M.gguf", "F16/x.IMatrix.gguf", "x-mmproj.gguf"], None, "x-Q4_K_M.gguf"),
+        (["x-imatrix-Q4_K_M.gguf", "x-imatrix.gguf"], None, "x-imatrix-Q4_K_M.gguf"),
+        (["x-imatrix-IQ4_XS.gguf", "x-imatrix.gguf"], "iq4_xs", "x-imatrix-IQ4_XS.gguf"),
+    ],
+)
+def test_an_importance_matrix_is_no_model(files: list[str], quant: str | None, chosen: str) -> None:
+    assert choose(files, quant) == [chosen]
+
+
+def test_the_parts_of_a_split_file_are_complete() -> None:
+    parts = [f"Q8_0/m-{number:05}-of-00012.gguf" for number in range(1, 13)]
+    assert choose(parts[::-1], "Q8_0") == parts
+    assert choose(["m-00001-of-00001.gguf"], None) == ["m-00001-of-00001.gguf"]
+    with pytest.raises(InvalidArgument, match=f"1 of its 12 parts are missing: {parts[4]}$"):
+        choose(parts[:4] + parts[5:], "Q8_0")
+    with pytest.raises(InvalidArgument, match=f"11 of its 12 .*: {parts[1]}, .* and 3 more$"):
+        choose(parts[:1], "Q8_0")
+    with pytest.raises(
+        InvalidArgument, match=r"Q8_0/m-00000-of-00012.gguf is none of its 12 parts$"
+    ):
+        choose(["Q8_0/m-00000-of-00012.gguf", *parts], None)
+    with pytest.raises(InvalidArgument, match=r"m-00001-of-00000.gguf is none of its 0 parts$"):
+        choose(["m-00001-of-00000.gguf"], None)
+
+
+def test_split_files_of_other_counts_are_other_models() -> None:
+    two, three = ([f"m-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)] for count in (2, 3))
+    with pytest.raises(InvalidArgument, match="2 models are there"):
+        choose(two + three, None)

@@ -10,8 +10,6 @@ a list of those whose cost is known.
 from __future__ import annotations
 
 import functools
-import html
-import json
 import re
 import threading
 import types
@@ -20,13 +18,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 
 from quantloom.errors import TemplateError
 from quantloom.text.budget import Budget
+from quantloom.text.filters import own_filters
 from quantloom.text.rewrite import GenerationTag, rewrite
 
 
@@ -54,11 +52,11 @@ _METHODS: dict[type, frozenset[str]] = {
     tuple: _names("count index"),
     range: _names("count index"),
 }
-# Searching from the right takes time by both lengths multiplied.
-_BACKWARDS = _names("rfind rindex rpartition rsplit")
+# Searching from the right and stripping take time by both lengths multiplied.
+_SEARCHES = _names("rfind rindex rpartition rsplit strip lstrip rstrip")
 _WIDTHS = _names("center ljust rjust zfill expandtabs")
 _FILTER_WIDTHS = _names("batch center indent round slice")
-_BACKWARDS_LENGTH = 1000
+_SOUGHT_LENGTH = 1000
 _ORDERING = _names("dictsort groupby max min sort unique")
 _PERCENT = re.compile(
     r"%(?:\([^()%]{0,200}\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.)", re.DOTALL
@@ -83,7 +81,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         self._local = threading.local()
         self.filters = {
             name: self._guard_filter(name, function)
-            for name, function in {**self.filters, **self._own_filters()}.items()
+            for name, function in {**self.filters, **own_filters(self)}.items()
             if name in _FILTERS
         }
         self.tests = {
@@ -252,14 +250,20 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             if name == "expandtabs":
                 size = next((value for value in given if isinstance(value, int)), 8)
                 budget.tick(owner.count("\t") * max(0, size))
-        elif name in _BACKWARDS:
-            if any(isinstance(value, str) and len(value) > _BACKWARDS_LENGTH for value in given):
-                raise _refusal(f"searches backwards for more than {_BACKWARDS_LENGTH} characters")
+        elif name in _SEARCHES:
+            self._charge_search(owner, given)
         elif name == "replace":
             self._charge_replacement(owner, given)
         elif name == "join" and len(args) == 1:
             return (self._parts(args[0], owner),)
         return args
+
+    def _charge_search(self, text: str, given: Sequence[Any]) -> None:
+        for sought in given:
+            if isinstance(sought, str):
+                if len(sought) > _SOUGHT_LENGTH:
+                    raise _refusal(f"strips or searches for more than {_SOUGHT_LENGTH} characters")
+                self._budget.tick(len(text) * len(sought))
 
     def _charge_replacement(self, text: str, given: Sequence[Any]) -> None:
         if len(given) >= 2 and isinstance(given[0], str) and isinstance(given[1], str):
@@ -289,6 +293,9 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
                     budget.tick(len(args[0].splitlines()) * size)
             elif name in ("int", "float") and isinstance(args[0], str):
                 budget.digits(args[0])
+            elif name == "trim":
+                args = (self._text(args[0]), *args[1:])
+                self._charge_search(args[0], (*args[1:], *kwargs.values()))
             result = function(*args, **kwargs)
             if isinstance(result, str):
                 budget.tick(len(result))
@@ -318,74 +325,6 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
 
         return guarded
 
-    def _own_filters(self) -> dict[str, Callable[..., Any]]:
-        """Filters of jinja2 whose cost cannot be told from outside, and `tojson` as Hugging Face
-        renders it: no escapes for HTML, characters beyond ASCII as they are.
-        """
-
-        def items_of(value: Iterable[Any], attribute: Any) -> Iterable[Any]:
-            return value if attribute is None else map(make_attrgetter(self, attribute), value)
-
-        def do_join(value: Iterable[Any], d: str = "", attribute: Any = None) -> str:
-            separator = self._text(d)
-            return separator.join(self._parts(items_of(value, attribute), separator))
-
-        def do_sum(iterable: Iterable[Any], attribute: Any = None, start: float = 0) -> Any:
-            total = start
-            for value in items_of(iterable, attribute):
-                if not isinstance(value, (int, float)):
-                    raise TypeError(f"sum takes numbers, not {type(value).__name__}")
-                total += value
-            return total
-
-        def do_replace(s: Any, old: Any, new: Any, count: int | None = None) -> str:
-            text, old, new = self._text(s), self._text(old), self._text(new)
-            self._charge_replacement(text, (old, new))
-            return text.replace(old, new, -1 if count is None else count)
-
-        def do_format(value: Any, *args: Any, **kwargs: Any) -> str:
-            if args and kwargs:
-                raise TypeError("format takes positional or keyword values, not both")
-            return self._percent(self._text(value), kwargs or args)
-
-        def do_escape(value: Any) -> str:
-            return (
-                html.escape(self._text(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
-            )
-
-        def do_tojson(
-            value: Any,
-            ensure_ascii: bool = False,
-            indent: int | str | None = None,
-            separators: tuple[str, str] | None = None,
-            sort_keys: bool = False,
-        ) -> str:
-            size = self._budget.tree(value)
-            self._budget.width(indent)
-            places = len(indent) if isinstance(indent, str) else indent or 0
-            # The most that each level of nesting, of which json allows about a thousand, adds.
-            self._budget.tick(size * 6 + places * _nesting(value))
-            return json.dumps(
-                value,
-                ensure_ascii=ensure_ascii,
-                indent=indent,
-                separators=separators,
-                sort_keys=sort_keys,
-            )
-
-        return {
-            "join": do_join,
-            "sum": do_sum,
-            "replace": do_replace,
-            "format": do_format,
-            "string": self._text,
-            "safe": self._text,
-            "e": do_escape,
-            "escape": do_escape,
-            "forceescape": do_escape,
-            "tojson": do_tojson,
-        }
-
 
 class _ChargedFormatter(SandboxedFormatter):
     def __init__(self, environment: CappedEnvironment) -> None:
@@ -405,20 +344,6 @@ class _ChargedFormatter(SandboxedFormatter):
         text: str = super().format_field(value, format_spec)
         budget.tick(len(text))
         return text
-
-
-def _nesting(value: Any) -> int:
-    """Sum over all entries of a value of the depth they lie at."""
-    total = 0
-    stack = [(value, 1)]
-    while stack:
-        item, depth = stack.pop()
-        total += depth
-        if isinstance(item, dict):
-            stack.extend((entry, depth + 1) for entry in item.values())
-        elif isinstance(item, (list, tuple)):
-            stack.extend((entry, depth + 1) for entry in item)
-    return total
 
 
 def _refusal(what: str) -> TemplateError:

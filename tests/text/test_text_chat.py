@@ -128,6 +128,12 @@ DOUBLING = (
     "{{ ns.x }}"
 )
 LONG = "{% set s = 'a' * 1000000 %}"
+# Twenty doublings of a list of one long text, and a generator of the same text.
+MANY = (
+    "{% set a = 'a' * 500000 %}{% set ns = namespace(l=[a ~ 'x']) %}"
+    "{% for i in range(20) %}{% set ns.l = ns.l + ns.l %}{% endfor %}"
+)
+REPEATED = LONG + "{% set v = range(99999)|map(attribute='x', default=s ~ s ~ 'c') %}"
 BOMBS = {
     "loop of 10^9": "{% for i in range(1000000000) %}x{% endfor %}",
     "loop in a loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
@@ -184,6 +190,14 @@ BOMBS = {
     "memory kept": LONG + "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}"
     "{% set ns.l = ns.l + [s ~ i] %}{% endfor %}",
     "comparisons in a row": LONG + "{% if s ~ 'b' == s ~ 'c' %}{% endif %}" * 300,
+    "long lists in a list": MANY + "{{ (a ~ 'y') in ns.l }}",
+    "long lists counted": MANY + "{{ ns.l.count(a ~ 'y') }}",
+    "long lists by a test": MANY + "{{ (a ~ 'y') is in ns.l }}",
+    "long lists printed": MANY + "{{ ns.l|upper|length }}",
+    "slices": REPEATED + "{% for part in v|slice(1) %}{{ (s ~ s ~ 'b') in part }}{% endfor %}",
+    "batches": REPEATED + "{% for part in v|batch(4096) %}{{ part|lower|length }}{% endfor %}",
+    "arguments": REPEATED
+    + "{% macro f() %}{{ (s ~ s ~ 'b') in varargs }}{% endmacro %}{{ f(*v) }}",
     "namespace in itself": "{% set n = namespace() %}{% set n.x = [n] %}{{ n.x }}",
     "deep brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "too long": "x" * (64 * 1024 + 1),
@@ -256,6 +270,18 @@ def test_out_of_reach(source: str) -> None:
     with pytest.raises(TemplateError) as caught:
         render(source)
     assert caught.value.subject == "tokenizer.chat_template"
+
+
+def test_lists_that_grow_by_one_are_counted_once() -> None:
+    talk = [{"role": "user", "content": "word " * 100}] * 6000
+    source = (
+        "{% set ns = namespace(l=[], n=0) %}{% for m in messages %}"
+        "{% set ns.l = ns.l + [m] %}{% if m in ns.l[-1:] %}{% set ns.n = ns.n + 1 %}{% endif %}"
+        "{% endfor %}{{ ns.l|length }} {{ ns.n }} {{ ns.l == messages }}"
+    )
+    start = time.monotonic()
+    assert ChatTemplate(source, seconds=20).render(talk) == "6000 6000 True"
+    assert time.monotonic() - start < 5
 
 
 def test_caps_grow_with_the_conversation() -> None:

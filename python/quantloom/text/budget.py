@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from quantloom.errors import TemplateError
@@ -15,6 +16,7 @@ INTEGER_BITS = 4096
 WIDTH = 4096
 NUMBER_CHARACTERS = 1000
 
+_COUNTED = 8
 _KEY = "tokenizer.chat_template"
 
 
@@ -37,6 +39,8 @@ class Budget:
         self._text_left = self._text = TEXT_CHARACTERS + 64 * input_size
         self._output_left = self._output = output + 4 * input_size
         self._tree = TREE_NODES + 4 * input_size
+        # Lists added to, with their counts: one that grows by an entry a round is counted once.
+        self._counted: deque[tuple[Any, int]] = deque(maxlen=_COUNTED)
 
     def tick(self, characters: int = 0) -> None:
         """Charges text that is about to be made, and looks at the clock."""
@@ -80,6 +84,21 @@ class Budget:
         self.width(width)
         return width
 
+    def added(self, left: Any, right: Any, result: Any) -> None:
+        """Caps the list that two lists make, as :meth:`tree` would, without counting it again."""
+        count = self._count(left) + self._count(right)
+        if count > self._tree:
+            raise self._too_large()
+        self._counted.append((result, count))
+
+    def _count(self, value: Any) -> int:
+        for known, count in self._counted:
+            if known is value:
+                return count
+        count = self.tree(value, made=False)
+        self._counted.append((value, count))
+        return count
+
     def tree(self, value: Any, *, printing: bool = False, made: bool = True) -> int:
         """Counts the entries and characters of a value with everything in it, and caps them.
 
@@ -110,9 +129,12 @@ class Budget:
                         f"the chat template writes out a {type(item).__name__}", subject=_KEY
                     )
             if count + len(stack) > self._tree:
-                raise _passed("builds a value of more", self._tree, "entries and characters")
+                raise self._too_large()
         self.tick(count if made else 0)
         return count
+
+    def _too_large(self) -> TemplateError:
+        return _passed("builds a value of more", self._tree, "entries and characters")
 
 
 def _passed(what: str, limit: int, unit: str) -> TemplateError:

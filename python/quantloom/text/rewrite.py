@@ -27,7 +27,8 @@ def rewrite(tree: nodes.Template) -> nodes.Template:
     """The tree with calls to the environment where a template does what may take long or grow.
 
     `environment._literal(value)`, `_slice(value, start, stop, step)` and `_concat(*values)` stand
-    for what they compute, `_pass(value)` for its value; `_report(characters)` runs once for each
+    for what they compute, `_pass(value)` for its value and `_spread(values)` for the values that a
+    call takes by `*`; `_report(characters)` runs once for each
     round of a loop and each call of a macro or block, with the plain text that is inside.
     """
     rewritten: nodes.Template = _Reporter().visit(tree)
@@ -64,6 +65,12 @@ class _Reporter(NodeTransformer):
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
         node.expr = _call("_pass", [node.expr], node)
+        return node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        self.generic_visit(node)
+        if node.dyn_args is not None:
+            node.dyn_args = _call("_spread", [node.dyn_args], node)
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:

@@ -57,7 +57,8 @@ _SEARCHES = _names("rfind rindex rpartition rsplit strip lstrip rstrip")
 _WIDTHS = _names("center ljust rjust zfill expandtabs")
 _FILTER_WIDTHS = _names("batch center indent round slice")
 _SOUGHT_LENGTH = 1000
-_ORDERING = _names("dictsort groupby max min sort unique")
+_COMPARING = _names("dictsort groupby max min sort unique")
+_TEXT_FILTERS = _names("capitalize center lower title trim upper wordcount")
 _PERCENT = re.compile(
     r"%(?:\([^()%]{0,200}\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.)", re.DOTALL
 )
@@ -123,6 +124,9 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         self._budget.tree(value)
         return value
 
+    def _spread(self, values: Iterable[Any]) -> list[Any]:
+        return list(self._literal(self._as_list(values)))
+
     def _slice(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
         if isinstance(value, Undefined):
             return self.getitem(value, slice(start, stop, step))
@@ -169,6 +173,8 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int):
             budget.integer(result)
+        elif operator == "+" and isinstance(result, (list, tuple)):
+            budget.added(left, right, result)
         return result
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -278,25 +284,34 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         return parts
 
     def _guard_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        # Behind the environment or context, where jinja2 puts one first.
+        place = int(hasattr(function, "jinja_pass_arg"))
+
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             budget = self._budget
             budget.tick()
-            if name in _ORDERING:
-                args = self._counted(args)
-            elif name in _FILTER_WIDTHS:
-                for value in (*args[1:], *kwargs.values()):
-                    budget.width(value)
-                if name == "indent" and isinstance(args[0], str):
-                    width = args[1] if len(args) > 1 else kwargs.get("width", 4)
-                    size = len(width) if isinstance(width, str) else width
-                    budget.tick(len(args[0].splitlines()) * size)
-            elif name in ("int", "float") and isinstance(args[0], str):
-                budget.digits(args[0])
+            value = args[place]
+            given = (*args[place + 1 :], *kwargs.values())
+            if name in _COMPARING:
+                value = self._as_list(value)
+                budget.tree(value, made=False)
+            elif name in _TEXT_FILTERS:
+                value = self._text(value)
+            if name in _FILTER_WIDTHS:
+                for width in given:
+                    budget.width(width)
+            if name == "indent" and isinstance(value, str):
+                width = args[place + 1] if len(args) > place + 1 else kwargs.get("width", 4)
+                size = len(width) if isinstance(width, str) else width
+                budget.tick(len(value.splitlines()) * size)
+            elif name in ("int", "float") and isinstance(value, str):
+                budget.digits(value)
             elif name == "trim":
-                args = (self._text(args[0]), *args[1:])
-                self._charge_search(args[0], (*args[1:], *kwargs.values()))
-            result = function(*args, **kwargs)
+                self._charge_search(value, given)
+            result = function(*args[:place], value, *args[place + 1 :], **kwargs)
+            if name in ("batch", "slice"):
+                return map(self._literal, result)
             if isinstance(result, str):
                 budget.tick(len(result))
             elif isinstance(result, (list, tuple, dict)):
@@ -308,14 +323,11 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
 
         return guarded
 
-    def _counted(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Arguments of a filter that compares entries, with the entries counted first."""
-        before = args[:1] if args and args[0] is self else ()
-        value, *others = args[len(before) :]
-        if not isinstance(value, (str, list, tuple, dict, Undefined)):
-            value = list(value)
-        self._budget.tree(value, made=False)
-        return (*before, value, *others)
+    @staticmethod
+    def _as_list(value: Any) -> Any:
+        """The entries of a generator or view, which can then be counted before they are used."""
+        known = isinstance(value, (str, list, tuple, dict, Undefined))
+        return value if known else list(value)
 
     def _guard_test(self, test: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(test)

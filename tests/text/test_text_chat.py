@@ -272,6 +272,32 @@ def test_out_of_reach(source: str) -> None:
     assert caught.value.subject == "tokenizer.chat_template"
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "('ab ' * 16000000).split()",
+        "('ab ' * 16000000).rsplit()",
+        "('a\n' * 16000000).splitlines()",
+        "('ab ' * 4000000)|wordcount",
+        "('a-' * 2000000)|title",
+        "('ab' * 16000000)|list",
+        "('ab' * 16000000)|batch(9)",
+        "('ab' * 16000000)|slice(9)",
+        "('é ' * 9000000)|urlencode",
+        "('\n' * 16000000)|indent",
+        "('%d' * 16000000) % 1",
+        "('{{' * 16000000).format(1)",
+        "'{:{x}}'.format(1, x='1 ' * 16000000)",
+    ],
+)
+def test_long_texts_are_not_taken_apart(use: str) -> None:
+    message = "takes apart texts of more than its cap|reads numbers of more than its cap"
+    start = time.monotonic()
+    with pytest.raises(TemplateError, match=message):
+        ChatTemplate("{{ (USE)|first|length }}".replace("USE", use), seconds=20).render(TALK)
+    assert time.monotonic() - start < 5
+
+
 def test_lists_that_grow_by_one_are_counted_once() -> None:
     talk = [{"role": "user", "content": "word " * 100}] * 6000
     source = (

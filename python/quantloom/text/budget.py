@@ -84,6 +84,11 @@ class Budget:
         self.width(width)
         return width
 
+    def pieces(self, text: str) -> None:
+        """Refuses a text so long that its pieces, of which each takes tens of bytes, are many."""
+        if len(text) > self._tree:
+            raise _passed("takes apart texts of more", self._tree, "characters")
+
     def added(self, left: Any, right: Any, result: Any) -> None:
         """Caps the list that two lists make, as :meth:`tree` would, without counting it again."""
         count = self._count(left) + self._count(right)

@@ -57,6 +57,9 @@ _SEARCHES = _names("rfind rindex rpartition rsplit strip lstrip rstrip")
 _WIDTHS = _names("center ljust rjust zfill expandtabs")
 _FILTER_WIDTHS = _names("batch center indent round slice")
 _SOUGHT_LENGTH = 1000
+# What makes many values of one text on its way.
+_DIVIDING = _names("split rsplit splitlines")
+_DIVIDING_FILTERS = _names("batch indent list slice title urlencode wordcount")
 _COMPARING = _names("dictsort groupby max min sort unique")
 _TEXT_FILTERS = _names("capitalize center lower title trim upper wordcount")
 _PERCENT = re.compile(
@@ -204,6 +207,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
         if value.__name__ not in ("format", "format_map") or not isinstance(value.__self__, str):
             return None
         template = str(value.__self__)
+        self._budget.pieces(template)
         formatter = _ChargedFormatter(self)
         if value.__name__ == "format":
             return lambda *args, **kwargs: formatter.vformat(template, args, kwargs)
@@ -226,6 +230,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
 
     def _percent(self, template: str, values: Any) -> str:
         budget = self._budget
+        budget.pieces(template)
         places = fields = 0
         for width, precision, conversion in _PERCENT.findall(template):
             fields += 1
@@ -250,6 +255,8 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             return args
         budget = self._budget
         given = (*args, *kwargs.values())
+        if name in _DIVIDING:
+            budget.pieces(owner)
         if name in _WIDTHS:
             for value in given:
                 budget.width(value)
@@ -298,6 +305,8 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
                 budget.tree(value, made=False)
             elif name in _TEXT_FILTERS:
                 value = self._text(value)
+            if name in _DIVIDING_FILTERS and isinstance(value, str):
+                budget.pieces(value)
             if name in _FILTER_WIDTHS:
                 for width in given:
                     budget.width(width)
@@ -349,6 +358,7 @@ class _ChargedFormatter(SandboxedFormatter):
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         budget = self._environment._budget
+        budget.digits(format_spec)
         for number in re.findall(r"\d+", format_spec):
             budget.width_text(number)
         if not isinstance(value, (str, int, float)):

@@ -252,6 +252,25 @@ def test_a_missing_pre_can_be_named() -> None:
     assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
 
 
+@pytest.mark.parametrize("role", ["padding", "seperator", "mask", "fim_pad", "fim_rep", "fim_sep"])
+@pytest.mark.parametrize("index", [2**32 - 1, 269, -1])
+def test_a_role_without_use_may_name_no_token(role: str, index: int) -> None:
+    key = f"{role}_token_id"
+    tokenizer = Tokenizer.from_metadata(change(bpe_metadata, **{key: index}))
+    without = Tokenizer.from_metadata(bpe_metadata())
+    assert tokenizer._vocabulary.special == without._vocabulary.special
+    assert tokenizer.stop_ids == without.stop_ids
+    with pytest.raises(TokenizerError, match="must be an integer"):
+        Tokenizer.from_metadata(change(bpe_metadata, **{key: "none"}))
+
+
+@pytest.mark.parametrize("role", ["bos", "eos", "eot", "eom", "unknown"])
+def test_a_role_of_use_names_a_token(role: str) -> None:
+    with pytest.raises(TokenizerError, match="past the vocabulary of 269 tokens") as caught:
+        Tokenizer.from_metadata(change(bpe_metadata, **{f"{role}_token_id": 2**32 - 1}))
+    assert caught.value.subject == f"{T}{role}_token_id"
+
+
 def test_defaults() -> None:
     tokenizer = Tokenizer.from_metadata(spm_metadata())
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.unknown_id) == (1, 2, 0)

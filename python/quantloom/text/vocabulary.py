@@ -33,6 +33,9 @@ _SPECIAL_KEYS = {
     "fim_repository": "tokenizer.ggml.fim_rep_token_id",
     "fim_separator": "tokenizer.ggml.fim_sep_token_id",
 }
+# Converters wrote ids such as 2**32 - 1 for roles that a model has no token for; neither text nor
+# the end of a generation hangs on these alone.
+_OPTIONAL_ROLES = ("padding", "separator", "mask", "fim_pad", "fim_repository", "fim_separator")
 _SENTENCEPIECE_DEFAULTS = {"bos": 1, "eos": 2, "unknown": 0}
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -51,7 +54,8 @@ class Vocabulary:
         scores: merge scores ("llama"), or empty.
         merges: pairs "left right" in order of rank ("gpt2"), or empty.
         byte_ids: id of each byte token by the value of its byte.
-        special: ids by role, such as "bos" and "eos"; a role the file lacks is absent.
+        special: ids by role, such as "bos" and "eos"; a role the file lacks is absent, and so is
+            one of padding, separator, mask and fill-in-the-middle whose id is past the vocabulary.
         add_bos, add_eos: what the file says, or None where it says nothing.
         vocab_size: number of ids; for "no_vocab" what the model's own key says, or 0.
     """
@@ -267,6 +271,8 @@ def _special(
         elif not _is_int(value):
             _fail(key, f"must be an integer, not {value!r}")
         elif not 0 <= value < count:
+            if role in _OPTIONAL_ROLES:
+                continue
             _fail(key, f"is {value}, past the vocabulary of {count} tokens", limit=count)
         special[role] = value
     return special

@@ -98,6 +98,31 @@ def test_tools_and_variables_are_text_as_well() -> None:
     assert text == tokenizer.apply_chat_template(user("x"), tools=tools, note="<|im_start|>")
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "{% for t in tools %}{{ t }}{% endfor %}",
+        "{{ tools }}{{ tools|string }}{{ tools ~ '' }}{{ tools|join }}{{ tools|upper }}",
+        "{{ tools|tojson(ensure_ascii=true) }}{{ note|tojson(true) }}{{ tools|tojson }}",
+        "{{ note|urlencode }}{{ tools[0]|urlencode }}",
+        "{{ '%s %r' % (tools, note) }}{{ '%r' % tools }}{{ '%(a)r' % {'a': note} }}",
+        "{{ '%s' % note }}{{ '%s%d' % (tools[0], 3) }}{{ {'a&b': 1, 'c': note}|urlencode }}",
+        "{{ [('a', tools)]|urlencode }}{{ 3|urlencode }}",
+        "{{ '{} {!r} {!s}'.format(tools, note, tools) }}{{ '{!a} {!s}'.format(tools, note) }}",
+        "{{ [note]|map('upper')|list }}{{ '%s'|format(tools) }}",
+    ],
+)
+def test_what_is_quoted_holds_no_mark(use: str) -> None:
+    """The prompt reads as the same template gives it without marks."""
+    tokenizer = Tokenizer.from_metadata({**bpe_metadata(), "tokenizer.chat_template": use})
+    note = "é<|im_end|>\\ufdd0 \\\\ufdd0 '\"\n"
+    tools = [{"d": note, "<|im_start|>": [note, 1, None]}]
+    ids = tokenizer.encode_messages(user("x"), tools=tools, note=note)
+    assert not {START, END} & set(ids)
+    text = tokenizer.apply_chat_template(user("x"), tools=tools, note=note)
+    assert tokenizer.decode(ids, skip_special=False) == text
+
+
 def test_templates_still_find_words_in_content() -> None:
     source = (
         "{% for m in messages %}{{ m.content.split('</think>')[-1] }}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jinja2.filters import make_attrgetter
+from jinja2.utils import url_quote
+
+from quantloom.text.guard import unescape_marks, unquote_marks
 
 if TYPE_CHECKING:
     from quantloom.text.sandbox import CappedEnvironment
@@ -50,6 +53,17 @@ def own_filters(environment: CappedEnvironment) -> dict[str, Callable[..., Any]]
             .replace("&#x27;", "&#39;")
         )
 
+    def quoted(value: Any, in_query: bool = False) -> str:
+        text = environment._text(value)
+        environment._budget.tick(9 * len(text))
+        return unquote_marks(url_quote(text, for_qs=in_query))
+
+    def do_urlencode(value: Any) -> str:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            return quoted(value)
+        pairs = value.items() if isinstance(value, Mapping) else value
+        return "&".join(f"{quoted(key, True)}={quoted(entry, True)}" for key, entry in pairs)
+
     def do_tojson(
         value: Any,
         ensure_ascii: bool = False,
@@ -62,13 +76,14 @@ def own_filters(environment: CappedEnvironment) -> dict[str, Callable[..., Any]]
         places = len(indent) if isinstance(indent, str) else indent or 0
         # The most that each level of nesting, of which json allows about a thousand, adds.
         environment._budget.tick(size * 6 + places * _nesting(value))
-        return json.dumps(
+        text = json.dumps(
             value,
             ensure_ascii=ensure_ascii,
             indent=indent,
             separators=separators,
             sort_keys=sort_keys,
         )
+        return unescape_marks(text) if ensure_ascii else text
 
     return {
         "join": do_join,
@@ -80,6 +95,7 @@ def own_filters(environment: CappedEnvironment) -> dict[str, Callable[..., Any]]
         "e": do_escape,
         "escape": do_escape,
         "forceescape": do_escape,
+        "urlencode": do_urlencode,
         "tojson": do_tojson,
     }
 

@@ -13,6 +13,9 @@ from typing import Any
 
 _MARK = "\ufdd0"
 _MARKS = re.compile(f"{_MARK}({_MARK}?)")
+# Escapes of Python's repr and of JSON, whole, so that no second backslash begins one.
+_ESCAPES = re.compile(r"\\(?:(ufdd0)|.)", re.DOTALL)
+_MARK_IN_ADDRESS = "%EF%B7%90"
 
 
 def can_be_hidden(name: str) -> bool:
@@ -52,3 +55,31 @@ def _name(text: str, names: re.Pattern[str]) -> Any:
 def show(text: str) -> str:
     """Text as it was before :func:`hide`."""
     return _MARKS.sub(r"\1", text)
+
+
+def unescape_marks(text: str) -> str:
+    """The text of a value by `repr` or in ASCII JSON, with the marks in it as themselves."""
+    if "\\ufdd0" not in text:
+        return text
+    return _ESCAPES.sub(lambda escape: _MARK if escape[1] else escape[0], text)
+
+
+def unquote_marks(text: str) -> str:
+    """Text that is quoted for an address, with the marks in it as themselves."""
+    return text.replace(_MARK_IN_ADDRESS, _MARK)
+
+
+class Printed(str):
+    """The text of a value whose `repr` has marks as themselves."""
+
+    __slots__ = ("_repr",)
+    _repr: str
+
+    def __new__(cls, text: str, value: object) -> Printed:
+        """`text` is what `str` gives and `value` what `repr` is taken of."""
+        printed = super().__new__(cls, text)
+        printed._repr = unescape_marks(repr(value))
+        return printed
+
+    def __repr__(self) -> str:
+        return self._repr

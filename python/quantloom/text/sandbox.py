@@ -25,6 +25,7 @@ from jinja2.utils import Namespace
 from quantloom.errors import TemplateError
 from quantloom.text.budget import Budget
 from quantloom.text.filters import own_filters
+from quantloom.text.guard import Printed, unescape_marks
 from quantloom.text.rewrite import GenerationTag, rewrite
 
 
@@ -220,6 +221,7 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
             return value
         if isinstance(value, Namespace) or not isinstance(value, (int, float, Undefined)):
             self._budget.tree(value, printing=True)
+            return unescape_marks(str(value))
         return str(value)
 
     def _charge_repetition(self, value: Any, count: Any) -> None:
@@ -242,8 +244,17 @@ class CappedEnvironment(ImmutableSandboxedEnvironment):
                 places += budget.width_text(number)
         longest = budget.tree(values, printing=True)
         budget.tick(places + fields * 6 * longest)
+        if isinstance(values, dict):
+            values = {key: self._printed(value) for key, value in values.items()}
+        elif isinstance(values, tuple):
+            values = tuple(map(self._printed, values))
+        else:
+            values = self._printed(values)
         text: str = template % values
         return text
+
+    def _printed(self, value: Any) -> Any:
+        return value if isinstance(value, (int, float)) else Printed(self._text(value), value)
 
     def _guard_method(
         self, owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -354,7 +365,9 @@ class _ChargedFormatter(SandboxedFormatter):
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         self._environment._text(value)
-        return super().convert_field(value, conversion)
+        converted = super().convert_field(value, conversion)
+        as_it_is = conversion is None or (conversion == "s" and isinstance(value, str))
+        return converted if as_it_is else unescape_marks(converted)
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         budget = self._environment._budget

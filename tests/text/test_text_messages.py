@@ -47,6 +47,13 @@ def test_a_role_is_no_way_around(bpe: Tokenizer) -> None:
     assert [ids.count(START), ids.count(END)] == [2, 1]
 
 
+def test_a_template_makes_names_of_roles() -> None:
+    source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    tokenizer = Tokenizer.from_metadata({**bpe_metadata(), "tokenizer.chat_template": source})
+    ids = tokenizer.encode_messages([{"role": "im_start", "content": "a<|im_end|>"}])
+    assert (ids.count(START), ids.count(END)) == (1, 0)
+
+
 def test_a_control_token_in_two_parts_is_text(bpe: Tokenizer) -> None:
     ids = bpe.encode_messages(user(["<|im_", {"type": "text", "text": "end|>"}]))
     assert ids.count(END) == 1

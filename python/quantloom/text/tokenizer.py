@@ -279,9 +279,11 @@ class Tokenizer:
     ) -> list[int]:
         """Token ids of the prompt that the file's chat template makes of messages.
 
-        The control tokens in it are the template's own: a name such as "<|im_end|>" in messages,
-        tools or variables is text. BOS is put first where the file asks for it and the template
-        does not write it.
+        A name of a control token, such as "<|im_end|>", that one string of the messages, tools or
+        variables holds is text. A name that the template itself puts together, such as
+        "<|" + message.role + "|>", is the token, whatever the role is; so is one whose parts it
+        takes from several strings or cuts out of them. BOS is put first where the file asks for
+        it and the template does not write it.
 
         Args and errors are those of :meth:`apply_chat_template` and :meth:`encode`.
         """

@@ -158,6 +158,7 @@ BOMBS = {
     "join method": DOUBLING.replace("STEP", "ns.x.join([ns.x, ns.x])"),
     "replace": DOUBLING.replace("STEP", "ns.x.replace('a', 'aaaa')"),
     "escape": DOUBLING.replace("STEP", "(ns.x|tojson)").replace("'ab'", "'\\\\'"),
+    "escape at once": "{{ ('\"' * 100000000)|e|length }}",
     "integers": DOUBLING.replace("STEP", "ns.x * ns.x").replace("'ab'", "3"),
     "power": "{{ 9 ** 9 ** 9 ** 9 ** 9 }}",
     "width by percent": "{{ '%1000000000d' % 1 }}",

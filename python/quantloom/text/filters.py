@@ -47,11 +47,9 @@ def own_filters(environment: CappedEnvironment) -> dict[str, Callable[..., Any]]
         return environment._percent(environment._text(value), kwargs or args)
 
     def do_escape(value: Any) -> str:
-        return (
-            html.escape(environment._text(value))
-            .replace("&quot;", "&#34;")
-            .replace("&#x27;", "&#39;")
-        )
+        text = environment._text(value)
+        environment._budget.tick(5 * sum(map(text.count, "&<>\"'")))
+        return html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
 
     def quoted(value: Any, in_query: bool = False) -> str:
         text = environment._text(value)

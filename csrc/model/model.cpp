@@ -84,7 +84,10 @@ std::shared_ptr<Model> Model::load(std::shared_ptr<const loader::ModelFile> file
   GpuLayers wanted = options.gpu_layers;
   if (gpu != nullptr and wanted.count.value_or(1) > 0) {
     std::vector<const ops::Weight*> weights;
-    for (const MatrixBinding& matrix : binding->matrices) weights.push_back(matrix.weight);
+    const std::int64_t layers = wanted.count.value_or(h.block_count);
+    for (const MatrixBinding& matrix : binding->matrices) {
+      if (matrix.layer < layers or layers == h.block_count) weights.push_back(matrix.weight);
+    }
     model->gpu_obstacle_ = gpu->obstacle(sizes.limits, weights);
     if (not model->gpu_obstacle_.empty()) {
       if (not wanted.as_fit) {
@@ -203,11 +206,11 @@ void Model::upload_vectors(Binding& binding) {
   }
 }
 
-// Why a stage computes a token that sees so many positions by several kernels.
-std::string Model::find_step_obstacle(const Binding& binding, std::size_t stage,
-                                      std::int64_t positions_seen) {
-  ops::Operations& operations = *operations_[stage];
-  const LayerRange& range = stages_[stage].layers;
+// Why the GPU of the first stage computes a token by several kernels, with one position and with all.
+void Model::find_step_obstacles(const Binding& binding) {
+  if (gpu_layers() == 0) return;
+  ops::Operations& operations = *operations_.front();
+  const LayerRange& range = stages_.front().layers;
   const Network network{description_, binding.weights};
   Workspace workspace(operations, network, 1);
   const Cache cache(operations, hyperparameters(), options_.cache_type, 1,
@@ -215,26 +218,22 @@ std::string Model::find_step_obstacle(const Binding& binding, std::size_t stage,
   const ops::Buffer position = operations.allocate(sizeof(std::int32_t), "a position");
   const ops::Buffer logits = operations.allocate(
       static_cast<std::size_t>(hyperparameters().vocabulary) * sizeof(float), "logits");
-  const ops::Positions positions{.first = static_cast<const std::int32_t*>(position.get()),
-                                 .count = 1,
-                                 .bound = positions_seen};
-  return operations.step_obstacle([&] {
-    forward_layers(operations, network, workspace, range, cache.layers(), positions, {});
-    if (stage + 1 < stages_.size()) return;
-    forward_head(operations, network, workspace, 0, 1, static_cast<float*>(logits.get()));
-  });
+  const auto with = [&](std::int64_t positions_seen) {
+    const ops::Positions positions{.first = static_cast<const std::int32_t*>(position.get()),
+                                   .count = 1,
+                                   .bound = positions_seen};
+    return operations.step_obstacle([&] {
+      forward_layers(operations, network, workspace, range, cache.layers(), positions, {});
+      if (stages_.size() > 1) return;
+      forward_head(operations, network, workspace, 0, 1, static_cast<float*>(logits.get()));
+    });
+  };
+  step_obstacle_ = with(1);
+  full_step_obstacle_ = with(context_length_);
 }
 
 void Model::list_tensors(const Binding& binding) {
-  std::vector<bool> fused;
-  for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
-    const bool on_gpu = stages_[stage].device.type != device::DeviceType::cpu;
-    if (on_gpu) {
-      step_obstacle_ = find_step_obstacle(binding, stage, 1);
-      full_step_obstacle_ = find_step_obstacle(binding, stage, context_length_);
-    }
-    fused.push_back(on_gpu and step_obstacle_.empty());
-  }
+  find_step_obstacles(binding);
   const auto where = [&](std::int64_t layer) {
     return device::to_string(stages_[stage_of(layer)].device);
   };
@@ -246,7 +245,7 @@ void Model::list_tensors(const Binding& binding) {
     tensors_.push_back({.name = weight.name,
                         .type = type->name,
                         .device = device::to_string(stages_[stage].device),
-                        .kernel = operations.kernel_name(weight, fused[stage]),
+                        .kernel = operations.kernel_name(weight, step_obstacle_.empty()),
                         .bytes = placed != 0 ? placed : blocks * type->bytes});
   };
   for (const MatrixBinding& matrix : binding.matrices) {

@@ -94,7 +94,7 @@ class Model {
   std::size_t stage_of(std::int64_t layer) const;
   void place_matrices(Binding& binding, const LoadProgress& progress);
   void upload_vectors(Binding& binding);
-  std::string find_step_obstacle(const Binding& binding, std::size_t stage, std::int64_t positions);
+  void find_step_obstacles(const Binding& binding);
   void list_tensors(const Binding& binding);
 
   std::shared_ptr<const loader::ModelFile> file_;

@@ -254,10 +254,7 @@ bool matmul_writes(const MatmulArguments& arguments) {
                      [](const MatmulWeight& weight) { return weight.rows % 4 == 0; });
 }
 
-bool matmul_norms(const MatmulArguments& arguments) {
-  DeviceLimits limits;
-  return device_limits(limits) && takes_wide(arguments, limits);
-}
+bool matmul_norms(const MatmulArguments& arguments) { return matmul_rounds_x(arguments); }
 
 bool matmul_gates(const MatmulArguments& arguments) {
   DeviceLimits limits;

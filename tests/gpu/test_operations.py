@@ -59,17 +59,13 @@ def test_gate_up_over_columns(columns: int, tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", cases.TILE_BORDERS)
 def test_borders_of_tiles(tokens: int) -> None:
-    checks.check_projections(DEVICE, "exact", "Q4_K", tokens)
-    checks.check_gate_up(DEVICE, "Q8_0", "silu", tokens, 256)
-    checks.check_feed_forward(DEVICE, "Q8_0", tokens, 192)
+    checks.check_tile_border(DEVICE, tokens)
 
 
 @pytest.mark.parametrize("tokens", [9, 65])
 @pytest.mark.parametrize("format", cases.QUANTIZED)
 def test_formats(format: str, tokens: int) -> None:
-    checks.check_projections(DEVICE, "exact", format, tokens)
-    checks.check_gate_up(DEVICE, format, "silu", tokens, 256)
-    checks.check_feed_forward(DEVICE, format, tokens, 256)
+    checks.check_format(DEVICE, format, tokens)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000, 70001])

@@ -232,6 +232,18 @@ def check_gate_up(
         assert error(out[token], wanted[token]) <= 4e-6, token
 
 
+def check_tile_border(device: str, tokens: int) -> None:
+    check_projections(device, "exact", "Q4_K", tokens)
+    check_gate_up(device, "Q8_0", "silu", tokens, 256)
+    check_feed_forward(device, "Q8_0", tokens, 192)
+
+
+def check_format(device: str, format: str, tokens: int) -> None:
+    check_projections(device, "exact", format, tokens)
+    check_gate_up(device, format, "silu", tokens, 256)
+    check_feed_forward(device, format, tokens, 256)
+
+
 def check_elementwise(device: str, count: int) -> None:
     random = np.random.default_rng(count)
     a = random.normal(0, 4, count).astype(np.float32)

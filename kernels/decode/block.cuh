@@ -45,13 +45,12 @@ struct Block {
   }
 };
 
-// The storing warps have stored the batches before `batch`, and no longer read their sums.
+// The storing warps have stored the batches before `batch`, and no longer read their sums. A place
+// that no batch has had yet counts as stored once, by arrivals: compute-sanitizer's synccheck (2025.3)
+// does not come back from 16 warps' wait for the phase before a barrier's first.
 __device__ __forceinline__ void wait_for_stores(Block& block, std::uint32_t batch) {
-  const std::uint32_t last = batch - 1;
-  // Nobody waits for what was before the launch: compute-sanitizer's synccheck (2025.3) does not
-  // come back from 16 warps' try of a barrier's phase before its first.
-  if (static_cast<std::int32_t>(last) < 0) return;
-  mbarrier_wait(shared_address(&block.sums.stored[last % sum_buffers]), last / sum_buffers & 1);
+  const std::uint32_t next = batch - 1 + sum_buffers;  // the batch for that place
+  mbarrier_wait(shared_address(&block.sums.stored[next % sum_buffers]), next / sum_buffers & 1);
 }
 
 // Places in the dynamic shared memory at `base`, which is behind the table.

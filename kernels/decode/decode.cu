@@ -91,6 +91,11 @@ __global__ void __launch_bounds__(decode_block_threads, 1)
     mbarrier_init(shared_address(&block.sums.summed[threadIdx.x]), decode_warps * warp_arrivals);
     mbarrier_init(shared_address(&block.sums.stored[threadIdx.x]),
                   decode_storing_warps * warp_arrivals);
+    // Both places for sums are free. In a build for racecheck, which takes an arrival right behind
+    // the initialization for a race, the storing warps say so (store_sums()).
+    for (int i = 0; warp_arrivals == 1 && i < decode_storing_warps; ++i) {
+      mbarrier_arrive(shared_address(&block.sums.stored[threadIdx.x]));
+    }
   }
   if (threadIdx.x == 0) {
     block.rings.multiplied = -1;

@@ -194,6 +194,11 @@ __device__ __forceinline__ void store_product(const StepCopy& step, int index, B
 __device__ __noinline__ inline void store_sums(Block& block, std::uint8_t* base) {
   const DecodeProgram& program = block.program;
   const int warp = storing_warp();
+  if constexpr (warp_arrivals > 1) {
+    for (std::uint64_t& stored : block.sums.stored) {
+      mbarrier_arrive_warp(shared_address(&stored), threadIdx.x % 32);
+    }
+  }
   if (warp == 0) begin_copy(program, 0, block.store_steps[0]);
   end_copy();
   sync_storers();

@@ -28,6 +28,7 @@ const CudaStatus& cuda_status() {
 }
 
 const std::vector<DeviceInfo>& cuda_devices() { refuse(); }
+DeviceInfo cuda_device(int /*index*/) { refuse(); }
 
 void require_usable(const Device& device) {
   if (device.type == DeviceType::cuda) refuse();

@@ -41,8 +41,13 @@ bool built_with_cuda();
 // Asks the driver on the first call, then remembers the answer.
 const CudaStatus& cuda_status();
 
-// Errors: device when there is none.
+// All that are there, in the order of their indices. Errors: device when there is none, or one of
+// them does not answer.
 const std::vector<DeviceInfo>& cuda_devices();
+
+// The one of this index, from 0 to CudaStatus::devices - 1, whatever the others are like. Errors:
+// device when it does not answer.
+DeviceInfo cuda_device(int index);
 
 // The one gate before any use of a device; the CPU always passes.
 // Errors: device saying why: no CUDA part in this build, no driver, no GPU, no such index, a chip

@@ -71,16 +71,7 @@ CudaStatus probe() {
 
 std::vector<DeviceInfo> list_devices() {
   std::vector<DeviceInfo> devices;
-  for (int index = 0; index < cuda_status().devices; ++index) {
-    cudaDeviceProp properties;
-    const cudaError_t status = faults::fails(faults::Point::cuda_call)
-                                   ? cudaErrorOperatingSystem
-                                   : cudaGetDeviceProperties(&properties, index);
-    check(status, "cudaGetDeviceProperties", index);
-    devices.push_back({index, properties.name, properties.major, properties.minor,
-                       properties.multiProcessorCount, properties.totalGlobalMem,
-                       static_cast<std::size_t>(properties.l2CacheSize)});
-  }
+  for (int index = 0; index < cuda_status().devices; ++index) devices.push_back(cuda_device(index));
   return devices;
 }
 
@@ -170,6 +161,21 @@ const std::vector<DeviceInfo>& cuda_devices() {
   return devices;
 }
 
+DeviceInfo cuda_device(int index) {
+  cudaDeviceProp properties;
+  const cudaError_t status = faults::fails(faults::Point::cuda_call)
+                                 ? cudaErrorOperatingSystem
+                                 : cudaGetDeviceProperties(&properties, index);
+  check(status, "cudaGetDeviceProperties", index);
+  return {index,
+          properties.name,
+          properties.major,
+          properties.minor,
+          properties.multiProcessorCount,
+          properties.totalGlobalMem,
+          static_cast<std::size_t>(properties.l2CacheSize)};
+}
+
 bool forked_after_cuda() { return state().forked.load(std::memory_order_relaxed); }
 
 bool poisoned(int index) {
@@ -180,7 +186,7 @@ void require_usable(const Device& device) {
   if (device.type == DeviceType::cpu) return;
   require_there(device);
   if (has_image(device.index)) return;
-  const DeviceInfo& info = cuda_devices()[static_cast<std::size_t>(device.index)];
+  const DeviceInfo info = cuda_device(device.index);
   throw Error(ErrorKind::device,
               to_string(device) + " is a " + info.name + " of compute capability " +
                   std::to_string(info.capability_major) + "." +

@@ -25,22 +25,24 @@ std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
 
 DefaultDevice default_device() {
   const device::CudaStatus& status = device::cuda_status();
-  std::string reason = status.reason;
-  if (status.available) {
-    for (const device::DeviceInfo& gpu : device::cuda_devices()) {
-      const device::Device candidate{device::DeviceType::cuda, gpu.index};
-      if (not reason.empty()) reason += ", ";
-      try {
-        if (device::has_kernels_for(candidate)) return {candidate, gpu.name};
-        reason += "this build has no kernels for " + gpu.name + " of compute capability " +
-                  std::to_string(gpu.capability_major) + "." + std::to_string(gpu.capability_minor);
-      } catch (const Error& error) {  // as where another process has all of its memory
-        reason += error.what();
+  std::string passed_over = status.reason;
+  for (int index = 0; index < status.devices; ++index) {
+    const std::string before = passed_over.empty() ? "" : passed_over + ", ";
+    const device::Device candidate{device::DeviceType::cuda, index};
+    try {
+      const device::DeviceInfo gpu = device::cuda_device(index);
+      if (device::has_kernels_for(candidate)) {
+        return {candidate, gpu.name + (passed_over.empty() ? "" : "; " + passed_over)};
       }
+      passed_over = before + "this build has no kernels for " + gpu.name +
+                    " of compute capability " + std::to_string(gpu.capability_major) + "." +
+                    std::to_string(gpu.capability_minor);
+    } catch (const Error& error) {  // as where another process has all of its memory
+      passed_over = before + error.what();
     }
   }
   return {{device::DeviceType::cpu, 0},
-          std::to_string(thread_count()) + " threads; no GPU: " + reason};
+          std::to_string(thread_count()) + " threads; no GPU: " + passed_over};
 }
 
 }  // namespace quantloom::model

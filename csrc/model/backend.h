@@ -13,8 +13,8 @@ namespace quantloom::model {
 std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
                                                  ops::Precision precision);
 
-// What "auto" stands for: the first GPU where this build and this machine can use one, the CPU
-// elsewhere; `reason` says what was found, in a few words.
+// What "auto" stands for: the first GPU that this build and this machine can use, the CPU where
+// there is none; `reason` says in a few words what was found, and why GPUs were passed over.
 struct DefaultDevice {
   device::Device device;
   std::string reason;

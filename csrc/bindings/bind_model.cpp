@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/error.h"
@@ -148,16 +149,35 @@ py::tuple choice_tuple(const ops::Choice& choice, int top) {
   return py::make_tuple(choice.token, choice.log_probability, candidates);
 }
 
-// choice_tuple, or None at the end.
-py::object next(Session& session, std::uint64_t generation, int top) {
-  std::optional<ops::Choice> choice;
+// (finish reason, (prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds,
+// drafted tokens, accepted tokens)).
+py::tuple outcome_tuple(const generate::Outcome& outcome) {
+  const generate::Timings& t = outcome.timings;
+  return py::make_tuple(
+      name_of(outcome.reason, finish_reasons),
+      py::make_tuple(t.prompt_tokens, t.reused_tokens, t.new_tokens, t.prefill_seconds,
+                     t.decode_seconds, t.drafted_tokens, t.accepted_tokens));
+}
+
+py::tuple next(Session& session, std::uint64_t generation, int top) {
+  std::variant<ops::Choice, generate::Outcome> step;
   SignalHandlers run_signal_handlers;
   {
     const quantloom::Unlocked release;
-    choice = session.next(generation, std::ref(run_signal_handlers));
+    step = session.next(generation, std::ref(run_signal_handlers));
   }
-  if (not choice) return py::none();
-  return choice_tuple(*choice, top);
+  if (const auto* outcome = std::get_if<generate::Outcome>(&step)) return outcome_tuple(*outcome);
+  return choice_tuple(std::get<ops::Choice>(step), top);
+}
+
+std::optional<py::tuple> end(Session& session, std::uint64_t generation) {
+  std::optional<generate::Outcome> outcome;
+  {
+    const quantloom::Unlocked release;
+    outcome = session.end(generation);
+  }
+  if (not outcome) return std::nullopt;
+  return outcome_tuple(*outcome);
 }
 
 py::array_t<float> logits(Session& session, const Tokens& tokens) {
@@ -292,20 +312,10 @@ void bind_model(py::module_& m) {
           },
           py::arg("generation"), py::arg("prompt"), py::arg("max_new_tokens"),
           py::arg("stop_tokens"), py::arg("sampler"))
-      .def("next", &next, py::arg("generation"), py::arg("top"))
-      .def("end", &Session::end, py::arg("generation"), py::call_guard<quantloom::Unlocked>())
-      .def_property_readonly(
-          "finish_reason",
-          [](const Session& s) { return name_of(s.finish_reason(), finish_reasons); })
-      .def_property_readonly(
-          "timings",
-          [](const Session& s) {
-            const generate::Timings& t = s.timings();
-            return py::make_tuple(t.prompt_tokens, t.reused_tokens, t.new_tokens, t.prefill_seconds,
-                                  t.decode_seconds, t.drafted_tokens, t.accepted_tokens);
-          },
-          "(prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds, drafted "
-          "tokens, accepted tokens)")
+      .def("next", &next, py::arg("generation"), py::arg("top"),
+           "(token, log-probability, candidates), or at the end (finish reason, timings).")
+      .def("end", &end, py::arg("generation"),
+           "(finish reason, timings), or None where another generation has begun since.")
       .def("logits", &logits, py::arg("tokens"))
       .def("cancel", py::overload_cast<>(&Session::cancel))
       .def("cancel", py::overload_cast<std::uint64_t>(&Session::cancel), py::arg("generation"))

@@ -12,6 +12,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <variant>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -96,7 +97,10 @@ void load_and_generate(const std::string& path, std::size_t variant) {
   constexpr std::uint64_t generation = 1;
   session.begin(generation, prompt, {.sampler = {}, .max_new_tokens = 2, .stop_tokens = {}});
   int tokens = 0;
-  while (const auto choice = session.next(generation, {})) {
+  for (;;) {
+    const auto step = session.next(generation, {});
+    const auto* choice = std::get_if<ops::Choice>(&step);
+    if (choice == nullptr) break;
     require(choice->token >= 0 && choice->token <= last, "a token of the vocabulary");
     ++tokens;
   }

@@ -155,8 +155,8 @@ void Session::begin(std::uint64_t generation, std::span<const std::int64_t> prom
   device_->write_parameters(options.sampler, capacity_);
   open_ = std::move(made);
   open_->options = std::move(options);
-  timings_ = {.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size())};
-  finish_reason_ = FinishReason::none;
+  outcome_ = {};
+  outcome_.timings.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size());
   wanted_.store(generation);
   generation_.store(generation);
 }
@@ -188,9 +188,9 @@ void Session::prefill(const Checkpoint& checkpoint) {
   // What steps wrote to the cache differs in the last bits from what passes would.
   if (model_->options().batch_invariant) held = std::min(held, prefilled_);
   // The last token is always run: its logits are wanted.
-  const std::int64_t length = timings_.prompt_tokens;
+  const std::int64_t length = outcome_.timings.prompt_tokens;
   std::int64_t position = std::min<std::int64_t>(held, length - 1);
-  timings_.reused_tokens = position;
+  outcome_.timings.reused_tokens = position;
   hold(g.prompt, position);
   write_history(g.prompt, static_cast<std::size_t>(position));
   const auto stoppable = [&] {
@@ -272,8 +272,8 @@ std::optional<ops::Choice> Session::take_choice() {
     cached_.push_back(g.last_token);
   }
   ++g.taken;
-  timings_.new_tokens = g.taken;
-  timings_.decode_seconds = seconds(now - g.first_token_time);
+  outcome_.timings.new_tokens = g.taken;
+  outcome_.timings.decode_seconds = seconds(now - g.first_token_time);
   if (choice.status != ops::ChoiceStatus::chosen) {
     cached_.clear();
     throw Error(ErrorKind::numerics,
@@ -286,17 +286,18 @@ std::optional<ops::Choice> Session::take_choice() {
   return choice;
 }
 
-std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpoint& checkpoint) {
+std::variant<ops::Choice, Outcome> Session::next(std::uint64_t generation,
+                                                 const Checkpoint& checkpoint) {
   const Use use(*this, true);
-  if (not open_ or generation != generation_.load()) return std::nullopt;
+  if (generation != generation_.load()) return Outcome{};
+  if (not open_) return outcome_;
   Generation& g = *open_;
   try {
     if (cancelled()) throw Error(ErrorKind::cancelled, "the generation was cancelled");
     if (checkpoint) checkpoint();
     const auto start = Clock::now();
     if (g.options.max_new_tokens == 0) {
-      finish(FinishReason::length);
-      return std::nullopt;
+      return finish(FinishReason::length);
     }
     if (not g.prefilled) prefill(checkpoint);
     if (g.ngrams) {
@@ -307,23 +308,21 @@ std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpo
       while (g.scheduled - g.taken < ahead and may_schedule()) schedule_step();
     }
     if (g.taken == g.scheduled) {
-      finish(FinishReason::length);
-      return std::nullopt;
+      return finish(FinishReason::length);
     }
     const bool first = g.taken == 0;
     const std::optional<ops::Choice> choice = take_choice();
-    if (first) timings_.prefill_seconds = seconds(Clock::now() - start);
+    if (first) outcome_.timings.prefill_seconds = seconds(Clock::now() - start);
     g.last_token = choice->token;
     if (g.ngrams) g.ngrams->append(choice->token);
     if (std::ranges::find(g.options.stop_tokens, choice->token) != g.options.stop_tokens.end()) {
-      finish(FinishReason::stop);
-      return std::nullopt;
+      return finish(FinishReason::stop);
     }
-    return choice;
+    return *choice;
   } catch (const Error& error) {
     const bool stopped = error.kind() == ErrorKind::cancelled and cancelled();
     finish(stopped ? FinishReason::cancelled : FinishReason::none);
-    if (stopped) return std::nullopt;
+    if (stopped) return outcome_;
     throw;
   } catch (...) {
     finish(FinishReason::none);
@@ -331,25 +330,26 @@ std::optional<ops::Choice> Session::next(std::uint64_t generation, const Checkpo
   }
 }
 
-void Session::finish(FinishReason reason) {
+Outcome Session::finish(FinishReason reason) {
   const bool running = open_->scheduled > open_->taken;
-  finish_reason_ = reason;
+  outcome_.reason = reason;
   open_.reset();
-  if (not running) return;
+  if (not running) return outcome_;
   try {
     device_->operations->synchronize();
   } catch (const std::exception&) {  // nobody wants what ran ahead; the next use says what failed
   }
+  return outcome_;
 }
 
-void Session::end(std::uint64_t generation) {
+std::optional<Outcome> Session::end(std::uint64_t generation) {
   cancel(generation);
-  if (generation_.load() != generation or user_.load() == std::this_thread::get_id()) return;
-  if (lock_.inherited()) return;  // it runs in the parent process alone
+  if (generation_.load() != generation or user_.load() == std::this_thread::get_id()) return {};
+  if (lock_.inherited()) return {};  // it runs in the parent process alone
   const std::lock_guard lock(lock_);
-  if (not open_ or generation_.load() != generation) return;
-  finish(FinishReason::none);
-  generation_.store(0);
+  if (generation_.load() != generation) return {};
+  if (open_) finish(FinishReason::none);
+  return outcome_;
 }
 
 void Session::logits(std::span<const std::int64_t> prompt, const LogitsSink& sink,
@@ -415,7 +415,6 @@ void Session::close() {
   cancel();
   const std::lock_guard lock(lock_);
   open_.reset();
-  generation_.store(0);
   device_.reset();
   model_.reset();
   cached_.clear();

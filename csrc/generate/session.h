@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "base/process_lock.h"
@@ -33,6 +34,12 @@ struct Timings {
   double decode_seconds = 0;         // from the first token to the last
   std::int64_t drafted_tokens = 0;   // guessed and checked, where the generation speculates
   std::int64_t accepted_tokens = 0;  // of those, right
+};
+
+// What became of a generation.
+struct Outcome {
+  FinishReason reason = FinishReason::none;
+  Timings timings;
 };
 
 // Not for several threads: while one is inside a call, or a generation is open, others get
@@ -62,18 +69,17 @@ class Session {
   void begin(std::uint64_t generation, std::span<const std::int64_t> prompt,
              GenerateOptions options);
 
-  // The next token, or nothing when the generation has ended. Errors: numerics naming the position
-  // when logits are not finite (the sequence is dropped), device, out_of_memory; any error ends the
-  // generation and leaves the session usable.
-  std::optional<ops::Choice> next(std::uint64_t generation, const Checkpoint& checkpoint);
+  // The next token, or the outcome when the generation has ended: with it, since another thread may
+  // begin the next one at once. Errors: numerics naming the position when logits are not finite
+  // (the sequence is dropped), device, out_of_memory; any error ends the generation and leaves the
+  // session usable.
+  std::variant<ops::Choice, Outcome> next(std::uint64_t generation, const Checkpoint& checkpoint);
 
-  // Ends a generation early; does nothing for one that is not open. A call in another thread that
-  // computes it stops at its next token or layer, which is waited for. From within that call itself
-  // (a checkpoint) it is only cancelled, and in a child of fork() nothing runs that could be ended.
-  void end(std::uint64_t generation);
-
-  FinishReason finish_reason() const { return finish_reason_; }  // of the latest generation
-  const Timings& timings() const { return timings_; }            // of the latest generation
+  // Ends a generation early, or only says how one ended; nothing where another one has begun since.
+  // A call in another thread that computes it stops at its next token or layer, which is waited
+  // for. From within that call itself (a checkpoint) it is only cancelled, and in a child of fork()
+  // nothing runs that could be ended: nothing is said of it then.
+  std::optional<Outcome> end(std::uint64_t generation);
 
   // Runs `prompt` from an empty cache and gives the logits of every position. The sink is first
   // called with no rows, once the prompt is known to be good. Errors as in begin() and next().
@@ -109,19 +115,18 @@ class Session {
   bool may_schedule() const;
   bool cancelled() const { return wanted_.load() == 0; }
   std::optional<ops::Choice> take_choice();
-  void finish(FinishReason reason);
+  Outcome finish(FinishReason reason);
 
   std::shared_ptr<const model::Model> model_;
   std::int64_t capacity_;
   std::int64_t vocabulary_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Generation> open_;
-  std::vector<std::int32_t> cached_;  // tokens whose keys and values are in the cache
-  std::int64_t prefilled_ = 0;        // of those, computed as parts of a prompt
-  FinishReason finish_reason_ = FinishReason::none;
-  Timings timings_;
-  std::atomic<std::uint64_t> generation_{0};  // the open one's number; 0: none is open
+  std::vector<std::int32_t> cached_;          // tokens whose keys and values are in the cache
+  std::int64_t prefilled_ = 0;                // of those, computed as parts of a prompt
+  std::atomic<std::uint64_t> generation_{0};  // the latest one's number, open or not
   std::atomic<std::uint64_t> wanted_{0};      // the same until it is cancelled
+  Outcome outcome_;                           // of the latest one, so far
   std::atomic<bool> closed_{false};
   ProcessLock lock_;
   std::atomic<bool> computing_{false};  // the call that holds lock_ is next() or logits()

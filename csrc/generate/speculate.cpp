@@ -82,7 +82,7 @@ void Session::verify(std::span<const std::int32_t> draft, std::int64_t position)
   const std::uint64_t ticket = operations.mark();
   operations.wait(ticket);
 
-  timings_.drafted_tokens += count - 1;
+  outcome_.timings.drafted_tokens += count - 1;
   std::int32_t latest = g.last_token;
   std::int64_t taken = 0;
   for (bool right = true; right and taken < count; ++taken) {
@@ -94,7 +94,7 @@ void Session::verify(std::span<const std::int32_t> draft, std::int64_t position)
     latest = choice.token;
     g.tickets[(g.scheduled + taken) % result_slots] = ticket;
     right = taken + 1 < count and choice.token == draft[static_cast<std::size_t>(taken)];
-    if (right) ++timings_.accepted_tokens;
+    if (right) ++outcome_.timings.accepted_tokens;
   }
   const std::int32_t next[] = {static_cast<std::int32_t>(position + taken), latest};
   operations.write(device_->first(), next, sizeof next);

@@ -263,12 +263,16 @@ class Session:
         ...
     def close(self) -> None:
         ...
-    def end(self, generation: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
+    def end(self, generation: typing.SupportsInt | typing.SupportsIndex) -> tuple | None:
+        """
+        (finish reason, timings), or None where another generation has begun since.
+        """
     def logits(self, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def next(self, generation: typing.SupportsInt | typing.SupportsIndex, top: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
-        ...
+    def next(self, generation: typing.SupportsInt | typing.SupportsIndex, top: typing.SupportsInt | typing.SupportsIndex) -> tuple:
+        """
+        (token, log-probability, candidates), or at the end (finish reason, timings).
+        """
     def reset(self) -> None:
         ...
     def tokens(self) -> list[int]:
@@ -276,14 +280,6 @@ class Session:
     @property
     def closed(self) -> bool:
         ...
-    @property
-    def finish_reason(self) -> str:
-        ...
-    @property
-    def timings(self) -> tuple[int, int, int, float, float, int, int]:
-        """
-        (prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds, drafted tokens, accepted tokens)
-        """
 def arm_fault(point: str, n: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     For tests: the n-th passing of a point fails, once.

@@ -102,7 +102,7 @@ class Stream(Unshared, Iterator[Piece]):
         if not self._open:
             raise StopIteration
         try:
-            entry = self._core.next(self._generation, self._top)
+            step = self._core.next(self._generation, self._top)
         except (Closed, SessionBusy) as error:
             if not self._open:  # closed by another thread meanwhile
                 raise StopIteration from None
@@ -113,10 +113,12 @@ class Stream(Unshared, Iterator[Piece]):
             self.close()
             raise
         if not self._open:  # a signal handler that closes this within next() only cancels it
-            self._core.end(self._generation)
-        if entry is None:
-            return self._last_piece()
-        token, logprob, top = entry
+            outcome = self._core.end(self._generation)
+            if outcome is not None:
+                self._timings = Timings(*outcome[1])
+        if len(step) == 2:
+            return self._last_piece(*step)
+        token, logprob, top = step
         self._tokens.append(token)
         details = self._record(token, logprob, top)
         text = self._decoder.push(token) if self._decoder is not None else ""
@@ -177,23 +179,27 @@ class Stream(Unshared, Iterator[Piece]):
         if getattr(self, "_open", False):
             self.close()
 
-    def _last_piece(self) -> Piece:
+    def _last_piece(self, reason: str, timings: tuple[Any, ...]) -> Piece:
         rest = self._decoder.flush() if self._decoder is not None else ""
         rest = self._matcher.push(rest) + self._matcher.flush()
-        self._end(self._core.finish_reason)
+        self._ended(reason, timings)
         if not rest:
             raise StopIteration
         self._texts.append(rest)
         return Piece(rest, None)
 
     def _end(self, reason: str) -> None:
-        self._core.end(self._generation)
-        timings = Timings(*self._core.timings)
-        if not self._open:  # closed by another thread, after which they may be of another one
+        outcome = self._core.end(self._generation)
+        # Only now: interrupted before it, the generation is open yet.
+        self._ended(reason, None if outcome is None else outcome[1])
+
+    def _ended(self, reason: str, timings: tuple[Any, ...] | None) -> None:
+        if not self._open:  # closed by another thread
             return
         self._finish_reason = reason
-        self._timings = timings
-        self._open = False  # after end(): interrupted before it, the generation is open yet
+        if timings is not None:
+            self._timings = Timings(*timings)
+        self._open = False
         if self._owned:
             self._session.close()
 

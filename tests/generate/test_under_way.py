@@ -125,6 +125,34 @@ def test_close_a_stream_that_another_thread_takes(
         assert session.generate([5, 6], max_new_tokens=5).tokens == expected
 
 
+def test_the_end_of_a_generation_is_told_by_its_own_timings(model: quantloom.Model) -> None:
+    """Also where another thread begins the next one before they are read."""
+    with model.session() as session:
+        stream = session.stream([1, 2, 3], max_new_tokens=5, ignore_eos=True)
+        core = stream._core
+        others: list[quantloom.Stream] = []
+
+        class Raced:
+            def next(self, *arguments: int) -> tuple[Any, ...]:
+                step: tuple[Any, ...] = core.next(*arguments)
+                if len(step) == 2:
+                    others.append(session.stream([4, 5, 6, 7], max_new_tokens=9, ignore_eos=True))
+                    next(others[0])
+                return step
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(core, name)
+
+        stream._core = Raced()
+        result = stream.run()
+        assert result.finish_reason == "length"
+        assert (result.timings.prompt_tokens, result.timings.new_tokens) == (3, 5)
+        other = others[0].run()
+        assert (other.timings.prompt_tokens, other.timings.new_tokens) == (4, 9)
+        stream.close()
+        assert stream.result == result
+
+
 def test_a_stream_that_has_ended_cancels_and_closes_no_other(model: quantloom.Model) -> None:
     with model.session() as session:
         ended = session.stream([1, 2, 3], max_new_tokens=1)

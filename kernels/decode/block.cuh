@@ -46,8 +46,8 @@ struct Block {
 };
 
 // The storing warps have stored the batches before `batch`, and no longer read their sums. A place
-// that no batch has had yet counts as stored once, by arrivals: compute-sanitizer's synccheck (2025.3)
-// does not come back from 16 warps' wait for the phase before a barrier's first.
+// that no batch has had yet counts as stored once, by arrivals: compute-sanitizer's synccheck
+// (2025.3) does not come back from 16 warps' wait for the phase before a barrier's first.
 __device__ __forceinline__ void wait_for_stores(Block& block, std::uint32_t batch) {
   const std::uint32_t next = batch - 1 + sum_buffers;  // the batch for that place
   mbarrier_wait(shared_address(&block.sums.stored[next % sum_buffers]), next / sum_buffers & 1);

@@ -155,6 +155,7 @@ void Session::begin(std::uint64_t generation, std::span<const std::int64_t> prom
   device_->write_parameters(options.sampler, capacity_);
   open_ = std::move(made);
   open_->options = std::move(options);
+  latest_ = generation;
   outcome_ = {};
   outcome_.timings.prompt_tokens = static_cast<std::int64_t>(open_->prompt.size());
   wanted_.store(generation);
@@ -289,7 +290,7 @@ std::optional<ops::Choice> Session::take_choice() {
 std::variant<ops::Choice, Outcome> Session::next(std::uint64_t generation,
                                                  const Checkpoint& checkpoint) {
   const Use use(*this, true);
-  if (generation != generation_.load()) return Outcome{};
+  if (generation != latest_) return Outcome{};
   if (not open_) return outcome_;
   Generation& g = *open_;
   try {
@@ -344,11 +345,17 @@ Outcome Session::finish(FinishReason reason) {
 
 std::optional<Outcome> Session::end(std::uint64_t generation) {
   cancel(generation);
-  if (generation_.load() != generation or user_.load() == std::this_thread::get_id()) return {};
+  if (user_.load() == std::this_thread::get_id()) return {};
   if (lock_.inherited()) return {};  // it runs in the parent process alone
-  const std::lock_guard lock(lock_);
-  if (generation_.load() != generation) return {};
+  std::unique_lock lock(lock_, std::defer_lock);
+  if (generation_.load() == generation) {
+    lock.lock();
+  } else if (not lock.try_lock()) {  // for one that is over, nothing is waited for
+    return {};
+  }
+  if (latest_ != generation) return {};
   if (open_) finish(FinishReason::none);
+  generation_.store(0);
   return outcome_;
 }
 
@@ -415,6 +422,7 @@ void Session::close() {
   cancel();
   const std::lock_guard lock(lock_);
   open_.reset();
+  generation_.store(0);
   device_.reset();
   model_.reset();
   cached_.clear();

@@ -75,10 +75,10 @@ class Session {
   // session usable.
   std::variant<ops::Choice, Outcome> next(std::uint64_t generation, const Checkpoint& checkpoint);
 
-  // Ends a generation early, or only says how one ended; nothing where another one has begun since.
-  // A call in another thread that computes it stops at its next token or layer, which is waited
-  // for. From within that call itself (a checkpoint) it is only cancelled, and in a child of fork()
-  // nothing runs that could be ended: nothing is said of it then.
+  // Ends a generation early, or only says how one ended; nothing where another thread has begun
+  // something else since. A call in another thread that computes it stops at its next token or
+  // layer, which is waited for. From within that call itself (a checkpoint) it is only cancelled,
+  // and in a child of fork() nothing runs that could be ended: nothing is said of it then.
   std::optional<Outcome> end(std::uint64_t generation);
 
   // Runs `prompt` from an empty cache and gives the logits of every position. The sink is first
@@ -124,9 +124,10 @@ class Session {
   std::unique_ptr<Generation> open_;
   std::vector<std::int32_t> cached_;          // tokens whose keys and values are in the cache
   std::int64_t prefilled_ = 0;                // of those, computed as parts of a prompt
-  std::atomic<std::uint64_t> generation_{0};  // the latest one's number, open or not
+  std::atomic<std::uint64_t> generation_{0};  // the open one's number; 0: none is open
   std::atomic<std::uint64_t> wanted_{0};      // the same until it is cancelled
-  Outcome outcome_;                           // of the latest one, so far
+  std::uint64_t latest_ = 0;                  // the latest one's number, open or not,
+  Outcome outcome_;                           // and what has become of it so far
   std::atomic<bool> closed_{false};
   ProcessLock lock_;
   std::atomic<bool> computing_{false};  // the call that holds lock_ is next() or logits()

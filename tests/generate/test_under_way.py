@@ -153,6 +153,16 @@ def test_the_end_of_a_generation_is_told_by_its_own_timings(model: quantloom.Mod
         assert stream.result == result
 
 
+def test_timings_of_a_generation_that_failed(model: quantloom.Model) -> None:
+    session = model.session()
+    stream = session.stream([1, 2, 3], max_new_tokens=50, ignore_eos=True)
+    taken = [next(stream) for _ in range(4)]
+    session.close()
+    with pytest.raises(quantloom.Closed):
+        next(stream)
+    assert len(stream.result.tokens) == stream.result.timings.new_tokens == len(taken)
+
+
 def test_a_stream_that_has_ended_cancels_and_closes_no_other(model: quantloom.Model) -> None:
     with model.session() as session:
         ended = session.stream([1, 2, 3], max_new_tokens=1)

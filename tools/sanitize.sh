@@ -35,7 +35,7 @@ case $kind in
     compiler=g++ sanitize=thread runtime=libtsan.so
     # Sessions, streams and cancelling on several threads, signals, and every operation on the pool's threads; what is
     # left are inputs by the thousand on one thread.
-    [ ${#tests[@]} -gt 0 ] || tests=(tests/generate/test_{under_way,generate,sampling}.py tests/cpu
+    [ ${#tests[@]} -gt 0 ] || tests=(tests/generate/test_{under_way,interrupted,generate,sampling}.py tests/cpu
       tests/faults/test_{determinism,signals,requests,changing_files,failing_allocations}.py)
     left_out=(
       tests/generate/test_under_way.py::test_import_is_quick # measures time, which the runtime takes too

@@ -150,34 +150,34 @@ py::tuple choice_tuple(const ops::Choice& choice, int top) {
 }
 
 // (finish reason, (prompt tokens, reused tokens, new tokens, prefill seconds, decode seconds,
-// drafted tokens, accepted tokens)).
-py::tuple outcome_tuple(const generate::Outcome& outcome) {
-  const generate::Timings& t = outcome.timings;
+// drafted tokens, accepted tokens)), or ("", None) where nothing is known.
+py::tuple outcome_tuple(const std::optional<generate::Outcome>& outcome) {
+  if (not outcome) return py::make_tuple("", py::none());
+  const generate::Timings& t = outcome->timings;
   return py::make_tuple(
-      name_of(outcome.reason, finish_reasons),
+      name_of(outcome->reason, finish_reasons),
       py::make_tuple(t.prompt_tokens, t.reused_tokens, t.new_tokens, t.prefill_seconds,
                      t.decode_seconds, t.drafted_tokens, t.accepted_tokens));
 }
 
 py::tuple next(Session& session, std::uint64_t generation, int top) {
-  std::variant<ops::Choice, generate::Outcome> step;
+  std::variant<ops::Choice, std::optional<generate::Outcome>> step;
   SignalHandlers run_signal_handlers;
   {
     const quantloom::Unlocked release;
     step = session.next(generation, std::ref(run_signal_handlers));
   }
-  if (const auto* outcome = std::get_if<generate::Outcome>(&step)) return outcome_tuple(*outcome);
-  return choice_tuple(std::get<ops::Choice>(step), top);
+  if (const auto* choice = std::get_if<ops::Choice>(&step)) return choice_tuple(*choice, top);
+  return outcome_tuple(std::get<1>(step));
 }
 
-std::optional<py::tuple> end(Session& session, std::uint64_t generation) {
+py::tuple end(Session& session, std::uint64_t generation) {
   std::optional<generate::Outcome> outcome;
   {
     const quantloom::Unlocked release;
     outcome = session.end(generation);
   }
-  if (not outcome) return std::nullopt;
-  return outcome_tuple(*outcome);
+  return outcome_tuple(outcome);
 }
 
 py::array_t<float> logits(Session& session, const Tokens& tokens) {
@@ -315,7 +315,7 @@ void bind_model(py::module_& m) {
       .def("next", &next, py::arg("generation"), py::arg("top"),
            "(token, log-probability, candidates), or at the end (finish reason, timings).")
       .def("end", &end, py::arg("generation"),
-           "(finish reason, timings), or None where another generation has begun since.")
+           "(finish reason, timings), or (\"\", None) where another generation has begun since.")
       .def("logits", &logits, py::arg("tokens"))
       .def("cancel", py::overload_cast<>(&Session::cancel))
       .def("cancel", py::overload_cast<std::uint64_t>(&Session::cancel), py::arg("generation"))

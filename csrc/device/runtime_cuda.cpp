@@ -162,6 +162,7 @@ const std::vector<DeviceInfo>& cuda_devices() {
 }
 
 DeviceInfo cuda_device(int index) {
+  require_alive(index);
   cudaDeviceProp properties;
   const cudaError_t status = faults::fails(faults::Point::cuda_call)
                                  ? cudaErrorOperatingSystem

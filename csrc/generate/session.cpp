@@ -287,10 +287,10 @@ std::optional<ops::Choice> Session::take_choice() {
   return choice;
 }
 
-std::variant<ops::Choice, Outcome> Session::next(std::uint64_t generation,
-                                                 const Checkpoint& checkpoint) {
+std::variant<ops::Choice, std::optional<Outcome>> Session::next(std::uint64_t generation,
+                                                                const Checkpoint& checkpoint) {
   const Use use(*this, true);
-  if (generation != latest_) return Outcome{};
+  if (generation != latest_) return std::nullopt;
   if (not open_) return outcome_;
   Generation& g = *open_;
   try {
@@ -348,10 +348,11 @@ std::optional<Outcome> Session::end(std::uint64_t generation) {
   if (user_.load() == std::this_thread::get_id()) return {};
   if (lock_.inherited()) return {};  // it runs in the parent process alone
   std::unique_lock lock(lock_, std::defer_lock);
-  if (generation_.load() == generation) {
-    lock.lock();
-  } else if (not lock.try_lock()) {  // for one that is over, nothing is waited for
-    return {};
+  if (generation_.load() == generation) lock.lock();
+  while (not lock and not lock.try_lock()) {
+    // One that is over waits for no other's computing.
+    if (computing_.load() or lock_.inherited()) return {};
+    std::this_thread::yield();
   }
   if (latest_ != generation) return {};
   if (open_) finish(FinishReason::none);

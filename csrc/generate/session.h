@@ -70,13 +70,14 @@ class Session {
              GenerateOptions options);
 
   // The next token, or the outcome when the generation has ended: with it, since another thread may
-  // begin the next one at once. Errors: numerics naming the position when logits are not finite
+  // begin the next one at once; nothing where one has begun since. Errors: numerics naming the position when logits are not finite
   // (the sequence is dropped), device, out_of_memory; any error ends the generation and leaves the
   // session usable.
-  std::variant<ops::Choice, Outcome> next(std::uint64_t generation, const Checkpoint& checkpoint);
+  std::variant<ops::Choice, std::optional<Outcome>> next(std::uint64_t generation,
+                                                         const Checkpoint& checkpoint);
 
   // Ends a generation early, or only says how one ended; nothing where another thread has begun
-  // something else since. A call in another thread that computes it stops at its next token or
+  // another one since, or computes something else. A call in another thread that computes it stops at its next token or
   // layer, which is waited for. From within that call itself (a checkpoint) it is only cancelled,
   // and in a child of fork() nothing runs that could be ended: nothing is said of it then.
   std::optional<Outcome> end(std::uint64_t generation);

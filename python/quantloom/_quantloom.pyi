@@ -263,9 +263,9 @@ class Session:
         ...
     def close(self) -> None:
         ...
-    def end(self, generation: typing.SupportsInt | typing.SupportsIndex) -> tuple | None:
+    def end(self, generation: typing.SupportsInt | typing.SupportsIndex) -> tuple:
         """
-        (finish reason, timings), or None where another generation has begun since.
+        (finish reason, timings), or ("", None) where another generation has begun since.
         """
     def logits(self, tokens: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]) -> numpy.typing.NDArray[numpy.float32]:
         ...

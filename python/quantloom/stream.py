@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from threading import Lock
 from types import TracebackType
@@ -101,10 +102,14 @@ class Stream(Unshared, Iterator[Piece]):
     def _take(self) -> Piece:
         if not self._open:
             raise StopIteration
+        if self._matcher.stopped is not None:  # interrupted before it was ended
+            self._end("stop")
+            raise StopIteration
         try:
             step = self._core.next(self._generation, self._top)
         except (Closed, SessionBusy) as error:
-            if not self._open:  # closed by another thread meanwhile
+            if not self._open:
+                self._closed_meanwhile("", None)
                 raise StopIteration from None
             if isinstance(error, Closed):
                 self.close()
@@ -112,10 +117,8 @@ class Stream(Unshared, Iterator[Piece]):
         except BaseException:
             self.close()
             raise
-        if not self._open:  # a signal handler that closes this within next() only cancels it
-            outcome = self._core.end(self._generation)
-            if outcome is not None:
-                self._timings = Timings(*outcome[1])
+        if not self._open:
+            self._closed_meanwhile(*(step if len(step) == 2 else ("", None)))
         if len(step) == 2:
             return self._last_piece(*step)
         token, logprob, top = step
@@ -179,7 +182,7 @@ class Stream(Unshared, Iterator[Piece]):
         if getattr(self, "_open", False):
             self.close()
 
-    def _last_piece(self, reason: str, timings: tuple[Any, ...]) -> Piece:
+    def _last_piece(self, reason: str, timings: tuple[Any, ...] | None) -> Piece:
         rest = self._decoder.flush() if self._decoder is not None else ""
         rest = self._matcher.push(rest) + self._matcher.flush()
         self._ended(reason, timings)
@@ -189,17 +192,29 @@ class Stream(Unshared, Iterator[Piece]):
         return Piece(rest, None)
 
     def _end(self, reason: str) -> None:
-        outcome = self._core.end(self._generation)
+        found, timings = self._core.end(self._generation)
         # Only now: interrupted before it, the generation is open yet.
-        self._ended(reason, None if outcome is None else outcome[1])
+        self._ended(reason or found, timings)
 
     def _ended(self, reason: str, timings: tuple[Any, ...] | None) -> None:
+        known = self._timings if timings is None else Timings(*timings)
         if not self._open:  # closed by another thread
             return
+        # Nothing between these can be interrupted.
         self._finish_reason = reason
+        self._timings = known
+        self._open = False
+        if self._owned:
+            with suppress(SessionBusy):  # from within its own next(), which closes it then
+                self._session.close()
+
+    def _closed_meanwhile(self, reason: str, timings: tuple[Any, ...] | None) -> None:
+        """Does what a close() during next() could not: a signal handler's only cancels."""
+        if timings is None:
+            reason, timings = self._core.end(self._generation)
         if timings is not None:
             self._timings = Timings(*timings)
-        self._open = False
+        self._finish_reason = self._finish_reason or reason
         if self._owned:
             self._session.close()
 

@@ -1,13 +1,11 @@
-"""What happens while a generation runs: threads, cancelling, Ctrl-C, the interpreter lock."""
+"""What happens while a generation runs: threads, cancelling, closing, the interpreter lock."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,6 @@ import pytest
 
 import quantloom
 from quantloom import SessionBusy, _quantloom
-from synthetic_model import Synthetic
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Big enough that a token takes about a millisecond."""
-    recipe = Synthetic(
-        layers=4, embedding=256, heads=4, head_size=64, feed_forward=768, context=2048
-    )
-    return recipe.write(tmp_path_factory.mktemp("under_way"))
-
-
-@pytest.fixture(scope="module")
-def model(path: Path) -> Iterator[quantloom.Model]:
-    with quantloom.load(path, device="cpu") as model:
-        yield model
 
 
 def test_sessions_in_threads_get_what_they_would_alone(model: quantloom.Model) -> None:
@@ -125,8 +107,11 @@ def test_close_a_stream_that_another_thread_takes(
         assert session.generate([5, 6], max_new_tokens=5).tokens == expected
 
 
-def test_the_end_of_a_generation_is_told_by_its_own_timings(model: quantloom.Model) -> None:
-    """Also where another thread begins the next one before they are read."""
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_end_of_a_generation_is_told_by_its_own_timings(
+    closed: bool, model: quantloom.Model
+) -> None:
+    """Also where another thread begins the next one before they are read, and closes this one."""
     with model.session() as session:
         stream = session.stream([1, 2, 3], max_new_tokens=5, ignore_eos=True)
         core = stream._core
@@ -138,6 +123,8 @@ def test_the_end_of_a_generation_is_told_by_its_own_timings(model: quantloom.Mod
                 if len(step) == 2:
                     others.append(session.stream([4, 5, 6, 7], max_new_tokens=9, ignore_eos=True))
                     next(others[0])
+                    if closed:
+                        stream.close()
                 return step
 
             def __getattr__(self, name: str) -> Any:
@@ -179,107 +166,6 @@ def test_a_stream_that_has_ended_cancels_and_closes_no_other(model: quantloom.Mo
         assert stream.run().finish_reason == "cancelled"
 
 
-def interrupt_soon(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-@pytest.fixture
-def alarm_is_interrupt() -> Iterator[None]:
-    """SIGALRM raises KeyboardInterrupt, as Ctrl-C's SIGINT does, without ending pytest."""
-
-    def handler(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, handler)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-class InterruptedBegin:
-    """A core of a session: Ctrl-C comes after its begin() and before anyone has the result."""
-
-    def __init__(self, core: Any) -> None:
-        self._core = core
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._core, name)
-
-    def begin(self, *arguments: Any) -> None:
-        self._core.begin(*arguments)
-        raise KeyboardInterrupt
-
-
-def test_ctrl_c_when_a_generation_has_just_begun(
-    model: quantloom.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with model.session() as session:
-        with monkeypatch.context() as patch:
-            patch.setattr(session, "_core", InterruptedBegin(session._core))
-            with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps its last error
-                session.generate([1, 2, 3], max_new_tokens=5)
-        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
-        del kept
-
-
-@pytest.mark.parametrize("prompt_tokens", [3, 1500])
-def test_a_signal_handler_closes_the_stream_that_it_interrupts(
-    prompt_tokens: int, model: quantloom.Model
-) -> None:
-    prompt = [i % 90 for i in range(prompt_tokens)]
-    with model.session() as session:
-        stream = session.stream(prompt, max_new_tokens=500, ignore_eos=True)
-        before = signal.signal(signal.SIGALRM, lambda number, frame: stream.close())
-        try:
-            interrupt_soon(0.05)
-            result = stream.run()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        assert result.finish_reason == "cancelled"
-        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
-
-
-@pytest.mark.parametrize("prompt_tokens", [3, 1500])
-def test_ctrl_c_leaves_the_session_usable(
-    prompt_tokens: int, model: quantloom.Model, alarm_is_interrupt: None
-) -> None:
-    prompt = [i % 90 for i in range(prompt_tokens)]
-    with model.session() as session:
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_soon(0.1)
-            while True:  # the machine may be quicker than the alarm
-                session.reset()
-                session.generate(prompt, max_new_tokens=500, ignore_eos=True)
-        again = session.generate([5, 6], max_new_tokens=5)
-        assert again.tokens == model.generate([5, 6], max_new_tokens=5).tokens
-        # What an interrupted prompt left in the cache is whole and reused.
-        held = session.tokens
-        assert held == [5, 6, *again.tokens[:-1]]
-
-
-def test_ctrl_c_stops_in_the_middle_of_a_prompt(
-    model: quantloom.Model, alarm_is_interrupt: None
-) -> None:
-    prompt = [i % 90 for i in range(1500)]
-    with model.session(prefill_chunk=16) as session:
-        whole = session.generate(prompt, max_new_tokens=1).timings.prefill_seconds
-        session.reset()
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_soon(whole / 4)
-            session.generate(prompt, max_new_tokens=1)
-        assert 0 < len(session.tokens) < len(prompt)
-
-
-def test_ctrl_c_in_logits(model: quantloom.Model, alarm_is_interrupt: None) -> None:
-    with model.session() as session:
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_soon(0.1)
-            while True:
-                session.logits([i % 90 for i in range(1500)])
-        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
-
-
 def test_close_ends_logits_in_another_thread(model: quantloom.Model) -> None:
     """Those under way, which it would wait for otherwise."""
 
@@ -307,27 +193,6 @@ def test_close_ends_logits_in_another_thread(model: quantloom.Model) -> None:
 
     # Seen at their very end, they may be there before the session is closed.
     assert any(ended() for _ in range(5))
-
-
-def test_ctrl_c_during_a_load(path: Path, alarm_is_interrupt: None) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupt_soon(0.02)
-        while True:
-            quantloom.load(path, device="cpu").close()
-
-
-def test_ctrl_c_in_a_stream_ends_it(model: quantloom.Model, alarm_is_interrupt: None) -> None:
-    with model.session() as session:
-        stream = session.stream([1, 2, 3], max_new_tokens=2000, ignore_eos=True)
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_soon(0.05)
-            for _ in stream:
-                pass
-            pytest.fail("2,000 tokens in 50 ms")
-        assert stream.result.finish_reason == "cancelled"
-        # The alarm may have fallen in Python code between two tokens: then the stream is open yet.
-        stream.close()
-        assert len(session.generate([5, 6], max_new_tokens=5).tokens) == 5
 
 
 def test_the_interpreter_goes_on_meanwhile(model: quantloom.Model) -> None:

@@ -65,9 +65,10 @@ def load(
         check_weights: look for NaN and Inf in all scales first.
         batch_invariant: give a request the same bits however its prompt is cut into chunks and
             whatever prefix of it a session has in its cache. Short prompts and the ends of long
-            ones then take the kernels of long ones, and a session computes anew what it generated
-            itself when that comes back in a prompt; decoding keeps its speed
-            (benchmarks/batch_invariant.py measures each). Excludes `speculate`.
+            ones then take the kernels of long ones, long ones are cut into smaller calls, and a
+            session computes anew what it generated itself when that comes back in a prompt;
+            decoding keeps its speed (benchmarks/batch_invariant.py measures each). Excludes
+            `speculate`.
         pre: name of the pre-tokenizer, where the file's `tokenizer.ggml.pre` is missing or wrong
             (`quantloom.text.PRE_TOKENIZERS` holds them).
         progress: called with bytes done and bytes in all; what it raises stops the load.
@@ -78,7 +79,8 @@ def load(
         GGUFError: the file is not valid GGUF, or a scale is NaN or Inf.
         ModelError: it holds no model that quantloom runs; the message names the key or tensor.
         TokenizerError: its vocabulary is broken or of an unknown kind.
-        DeviceError: the device is not there; the message says why.
+        DeviceError: the device is not there, or the model is beyond what it takes; the message
+            says why.
         OutOfMemory: the message says what was asked and what is free; where layers do not fit the
             GPU, also the largest `gpu_layers` that would.
         InvalidArgument: an argument is outside its range.

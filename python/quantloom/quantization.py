@@ -179,8 +179,9 @@ def quantize_file(
         The formats that were used, and notes on tensors that could not have the one meant for them.
 
     Raises:
-        InvalidArgument: an unknown mix, a quantized source, a target that is the source or a part
-            of it, or `threads` outside its range.
+        InvalidArgument: an unknown mix, quantized weights that it wants in another format without
+            `allow_requantize`, a target that is the source or a part of it, or `threads` outside
+            its range.
         GGUFError: the source is not valid GGUF.
         FileError: a file that cannot be read or written, or a target that is no regular file.
         NumericsError: a tensor with NaN, Inf or a value too large; the error names it.

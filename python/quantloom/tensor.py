@@ -195,7 +195,7 @@ class Tensor(Unshared):
 
     @property
     def device(self) -> str:
-        """Where the memory is: "cpu" or "cuda:0"."""
+        """Where the memory is: "cpu" or "cuda:N"."""
         return str(self._face.device)
 
     @property

@@ -14,8 +14,9 @@ Device parse_device(std::string_view text) {
     const std::string_view digits = text.substr(prefix.size());
     int index = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-    if (error == std::errc{} && end == digits.data() + digits.size() && index >= 0 &&
-        !digits.empty()) {
+    // One name for each: tensors on "cuda:0" are not also on "cuda:00".
+    if (error == std::errc{} && end == digits.data() + digits.size() &&
+        digits == std::to_string(index) && index >= 0) {
       return {DeviceType::cuda, index};
     }
   }

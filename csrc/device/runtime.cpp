@@ -27,7 +27,7 @@ const CudaStatus& cuda_status() {
   return status;
 }
 
-const std::vector<DeviceInfo>& cuda_devices() { refuse(); }
+std::vector<DeviceInfo> cuda_devices() { refuse(); }
 DeviceInfo cuda_device(int /*index*/) { refuse(); }
 
 void require_usable(const Device& device) {

@@ -38,15 +38,15 @@ struct CudaStatus {
 
 bool built_with_cuda();
 
-// Asks the driver on the first call, then remembers the answer.
+// Asks the driver on the first call, then remembers the answer. In a process that was forked after
+// CUDA had started there is none.
 const CudaStatus& cuda_status();
 
-// All that are there, in the order of their indices. Errors: device when there is none, or one of
-// them does not answer.
-const std::vector<DeviceInfo>& cuda_devices();
+// Those that answer, in the order of their indices. Errors: device when there is none.
+std::vector<DeviceInfo> cuda_devices();
 
 // The one of this index, from 0 to CudaStatus::devices - 1, whatever the others are like. Errors:
-// device when it does not answer, after a fork or an earlier fault.
+// device when it does not answer, or after a fork.
 DeviceInfo cuda_device(int index);
 
 // The one gate before any use of a device; the CPU always passes.

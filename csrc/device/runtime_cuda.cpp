@@ -69,11 +69,9 @@ CudaStatus probe() {
   return status;
 }
 
-std::vector<DeviceInfo> list_devices() {
-  std::vector<DeviceInfo> devices;
-  for (int index = 0; index < cuda_status().devices; ++index) devices.push_back(cuda_device(index));
-  return devices;
-}
+constexpr const char* forked_here =
+    "this process was forked from one that had started CUDA; start it with the multiprocessing "
+    "method 'spawn'";
 
 // Faults after which the CUDA context answers every call with the same error.
 bool is_sticky(cudaError_t status) {
@@ -152,17 +150,29 @@ bool built_with_cuda() { return true; }
 
 const CudaStatus& cuda_status() {
   static const CudaStatus status = probe();
-  return status;
+  if (!forked_after_cuda()) return status;
+  static const CudaStatus forked = [] {
+    CudaStatus none = status;
+    none.available = false, none.devices = 0, none.reason = forked_here;
+    return none;
+  }();
+  return forked;
 }
 
-const std::vector<DeviceInfo>& cuda_devices() {
+std::vector<DeviceInfo> cuda_devices() {
   if (!cuda_status().available) throw Error(ErrorKind::device, cuda_status().reason, "device");
-  static const std::vector<DeviceInfo> devices = list_devices();
+  std::vector<DeviceInfo> devices;
+  for (int index = 0; index < cuda_status().devices; ++index) {
+    try {
+      devices.push_back(cuda_device(index));
+    } catch (const Error&) {  // whoever uses it is told
+    }
+  }
   return devices;
 }
 
 DeviceInfo cuda_device(int index) {
-  require_alive(index);
+  if (forked_after_cuda()) require_alive(index);
   cudaDeviceProp properties;
   const cudaError_t status = faults::fails(faults::Point::cuda_call)
                                  ? cudaErrorOperatingSystem
@@ -206,11 +216,7 @@ void require_alive(int index) {
   if (!forked_after_cuda() && !poisoned(index)) return;
   const std::string name = "cuda:" + std::to_string(index);
   if (forked_after_cuda()) {
-    throw Error(ErrorKind::device,
-                name +
-                    " cannot be used here: this process was forked from one that had started CUDA; "
-                    "start it with the multiprocessing method 'spawn'",
-                "device");
+    throw Error(ErrorKind::device, name + " cannot be used here: " + forked_here, "device");
   }
   const std::lock_guard lock(state().mutex);
   throw Error(ErrorKind::device,

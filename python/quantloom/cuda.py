@@ -118,7 +118,7 @@ def device_count() -> int:
 
 
 def devices() -> list[DeviceInfo]:
-    """The GPUs; an empty list where none can be used."""
+    """The GPUs that answer, by their indices; an empty list where none can be used."""
     if not is_available():
         return []
     return [DeviceInfo(**entry) for entry in _quantloom.cuda_devices()]

@@ -98,8 +98,15 @@ def given(
     """
     here = place(device)
     copied = bool(copy)
-    if wanted is not None and (int(wanted[0]), int(wanted[1])) != here:
-        if (int(wanted[0]), int(wanted[1])) != (_CPU, 0):
+    try:
+        asked = here if wanted is None else (int(wanted[0]), int(wanted[1]))
+        stream = None if stream is None else int(stream)
+    except (TypeError, ValueError, IndexError):
+        raise BufferError(
+            f"dl_device {wanted!r} is no pair of integers, or stream {stream!r} none"
+        ) from None
+    if asked != here:
+        if asked != (_CPU, 0):
             raise BufferError(f"a tensor on {device} is not handed out on {wanted}")
         if copy is False:
             raise BufferError(f"a tensor on {device} reaches the CPU only by a copy")
@@ -113,4 +120,4 @@ def given(
     versioned = version[0] >= 1
     if native.is_read_only and not versioned:
         raise BufferError("read-only memory is handed out only to consumers of DLPack 1.0")
-    return native.to_dlpack(int(stream), versioned, copied)
+    return native.to_dlpack(stream, versioned, copied)

@@ -62,8 +62,8 @@ class Tensor(Unshared):
             )
         if device is not None:
             source = source.to(device)
+        self._held = source._held  # first: another thread that packs it clears this last
         self._packed = source._packed
-        self._held = source._held
 
     @classmethod
     def _wrap(cls, native: Any, packed: Any = None) -> Tensor:

@@ -130,6 +130,7 @@ def test_rows_slices_and_reshape() -> None:
         (lambda t: t.dequantize(out=np.zeros((5, 4))), "out must be a quantloom.Tensor"),
         (lambda t: t.dequantize("int8"), "not int8"),
         (lambda t: t.to("tpu"), "is not one of"),
+        (lambda t: t.to("cuda:00"), "is not one of"),
         (lambda t: Tensor.empty((2, -1)), "negative dimension"),
         (lambda t: Tensor.empty((2**40, 2**40)), "larger than any memory"),
         (lambda t: Tensor.empty((2**70,)), "shape is 1180591620717411303424, outside"),
@@ -274,6 +275,9 @@ def test_dlpack_keywords() -> None:
         tensor.__dlpack__(stream=1)
     with pytest.raises(BufferError, match="not handed out"):
         tensor.__dlpack__(dl_device=(2, 0))
+    for wrong in ({"dl_device": (1,)}, {"dl_device": "x"}, {"stream": "a"}, {"stream": 1.0j}):
+        with pytest.raises(BufferError, match="no pair of integers"):
+            tensor.__dlpack__(**wrong)
 
 
 class _Capsule:

@@ -152,7 +152,9 @@ def in_child():
     refused(lambda: session.generate([1, 2, 3]))
     refused(lambda: next(stream))
     refused(lambda: quantloom.load(path, device="cuda"))
-    with quantloom.load(path, device="cpu") as other:
+    assert not quantloom.cuda.is_available() and quantloom.cuda.devices() == []
+    assert "forked" in quantloom.cuda.status().reason
+    with quantloom.load(path, device="auto", verbose=False) as other:
         assert len(other.generate([1, 2, 3], max_new_tokens=5, ignore_eos=True).tokens) == 5
     stream.close()
     session.close()

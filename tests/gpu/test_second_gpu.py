@@ -36,6 +36,12 @@ def nothing_stays_behind() -> Iterator[None]:
     assert [cuda.memory(gpu).in_use for gpu in GPUS] == before
 
 
+def test_a_gpu_that_does_not_answer_hides_no_other() -> None:
+    _quantloom.arm_fault("cuda_call", 2)
+    assert [gpu.index for gpu in cuda.devices()] == [0, *range(2, cuda.device_count())]
+    assert [gpu.index for gpu in cuda.devices()] == list(range(cuda.device_count()))
+
+
 def test_tensors_from_one_gpu_to_the_other() -> None:
     array = np.arange(1 << 20, dtype=np.float32).reshape(1 << 10, 1 << 10)
     in_use = [cuda.memory(gpu).in_use for gpu in GPUS]

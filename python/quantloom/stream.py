@@ -185,10 +185,11 @@ class Stream(Unshared, Iterator[Piece]):
     def _last_piece(self, reason: str, timings: tuple[Any, ...] | None) -> Piece:
         rest = self._decoder.flush() if self._decoder is not None else ""
         rest = self._matcher.push(rest) + self._matcher.flush()
+        if rest:  # before what can be interrupted: what was flushed is flushed once
+            self._texts.append(rest)
         self._ended(reason, timings)
         if not rest:
             raise StopIteration
-        self._texts.append(rest)
         return Piece(rest, None)
 
     def _end(self, reason: str) -> None:

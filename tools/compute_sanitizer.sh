@@ -9,9 +9,9 @@
 # TOOLS says which run, LOGS names a folder that keeps what they print. racecheck wants a module built with
 # -DQUANTLOOM_RACECHECK=ON (tools/device_build.sh passes it on): of the others it reports orders that it does not
 # follow (tools/sanitizers/handover.cu). The other tools want a module without it: with it, synccheck (2025.3) may not
-# come back from the decode program. With 24 steps a test, racecheck took 100 to 200 s and tens of GB of the host's memory for
-# one of the decode program, so each takes QUANTLOOM_TEST_STEPS here, 3 unless it is set. On an H200, memcheck, initcheck
-# and synccheck take 10 to 60 s of it all, racecheck some 3 minutes of the decode program alone.
+# come back from the decode program. With 24 steps a test, racecheck took 100 to 200 s and tens of GB of the host's
+# memory for one of the decode program, so each takes QUANTLOOM_TEST_STEPS here, 3 unless it is set. With those, on an
+# H200 of its own: synccheck 10 s for all of it, racecheck 140 s for the decode program in two processes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")

@@ -46,7 +46,7 @@ const CudaStatus& cuda_status();
 std::vector<DeviceInfo> cuda_devices();
 
 // The one of this index, from 0 to CudaStatus::devices - 1, whatever the others are like. Errors:
-// device when it does not answer, or after a fork.
+// device when it does not answer.
 DeviceInfo cuda_device(int index);
 
 // The one gate before any use of a device; the CPU always passes.

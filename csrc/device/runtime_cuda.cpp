@@ -172,7 +172,6 @@ std::vector<DeviceInfo> cuda_devices() {
 }
 
 DeviceInfo cuda_device(int index) {
-  if (forked_after_cuda()) require_alive(index);
   cudaDeviceProp properties;
   const cudaError_t status = faults::fails(faults::Point::cuda_call)
                                  ? cudaErrorOperatingSystem

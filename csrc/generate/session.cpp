@@ -261,7 +261,7 @@ void Session::schedule_step() {
 }
 
 // Waits for the oldest scheduled token.
-std::optional<ops::Choice> Session::take_choice() {
+ops::Choice Session::take_choice() {
   Generation& g = *open_;
   device_->operations->wait(g.tickets[g.taken % result_slots]);
   const std::int64_t position = g.position(g.taken);
@@ -312,14 +312,14 @@ std::variant<ops::Choice, std::optional<Outcome>> Session::next(std::uint64_t ge
       return finish(FinishReason::length);
     }
     const bool first = g.taken == 0;
-    const std::optional<ops::Choice> choice = take_choice();
+    const ops::Choice choice = take_choice();
     if (first) outcome_.timings.prefill_seconds = seconds(Clock::now() - start);
-    g.last_token = choice->token;
-    if (g.ngrams) g.ngrams->append(choice->token);
-    if (std::ranges::find(g.options.stop_tokens, choice->token) != g.options.stop_tokens.end()) {
+    g.last_token = choice.token;
+    if (g.ngrams) g.ngrams->append(choice.token);
+    if (std::ranges::find(g.options.stop_tokens, choice.token) != g.options.stop_tokens.end()) {
       return finish(FinishReason::stop);
     }
-    return *choice;
+    return choice;
   } catch (const Error& error) {
     const bool stopped = error.kind() == ErrorKind::cancelled and cancelled();
     finish(stopped ? FinishReason::cancelled : FinishReason::none);

@@ -115,7 +115,7 @@ class Session {
   void verify(std::span<const std::int32_t> draft, std::int64_t position);
   bool may_schedule() const;
   bool cancelled() const { return wanted_.load() == 0; }
-  std::optional<ops::Choice> take_choice();
+  ops::Choice take_choice();
   Outcome finish(FinishReason reason);
 
   std::shared_ptr<const model::Model> model_;

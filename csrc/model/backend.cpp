@@ -26,19 +26,20 @@ std::unique_ptr<ops::Operations> make_operations(const device::Device& device,
 DefaultDevice default_device() {
   const device::CudaStatus& status = device::cuda_status();
   std::string passed_over = status.reason;
+  const auto pass_over = [&](const std::string& why) {
+    passed_over += (passed_over.empty() ? "" : ", ") + why;
+  };
   for (int index = 0; index < status.devices; ++index) {
-    const std::string before = passed_over.empty() ? "" : passed_over + ", ";
     const device::Device candidate{device::DeviceType::cuda, index};
     try {
       const device::DeviceInfo gpu = device::cuda_device(index);
       if (device::has_kernels_for(candidate)) {
         return {candidate, gpu.name + (passed_over.empty() ? "" : "; " + passed_over)};
       }
-      passed_over = before + "this build has no kernels for " + gpu.name +
-                    " of compute capability " + std::to_string(gpu.capability_major) + "." +
-                    std::to_string(gpu.capability_minor);
+      pass_over("this build has no kernels for " + gpu.name + " of compute capability " +
+                std::to_string(gpu.capability_major) + "." + std::to_string(gpu.capability_minor));
     } catch (const Error& error) {  // as where another process has all of its memory
-      passed_over = before + error.what();
+      pass_over(error.what());
     }
   }
   return {{device::DeviceType::cpu, 0},

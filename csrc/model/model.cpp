@@ -206,7 +206,8 @@ void Model::upload_vectors(Binding& binding) {
   }
 }
 
-// Why the GPU of the first stage computes a token by several kernels, with one position and with all.
+// Why the GPU of the first stage computes a token by several kernels, with one position and with
+// all.
 void Model::find_step_obstacles(const Binding& binding) {
   if (gpu_layers() == 0) return;
   ops::Operations& operations = *operations_.front();

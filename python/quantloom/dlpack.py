@@ -101,9 +101,11 @@ def given(
     try:
         asked = here if wanted is None else (int(wanted[0]), int(wanted[1]))
         stream = None if stream is None else int(stream)
+        versioned = int(version[0]) >= 1
     except (TypeError, ValueError, IndexError):
         raise BufferError(
-            f"dl_device {wanted!r} is no pair of integers, or stream {stream!r} none"
+            f"dl_device {wanted!r} or max_version {version!r} is no pair of integers, or stream "
+            f"{stream!r} none"
         ) from None
     if asked != here:
         if asked != (_CPU, 0):
@@ -117,7 +119,6 @@ def given(
         raise BufferError("a tensor on the CPU has no streams")
     if stream is None:
         stream = 1
-    versioned = version[0] >= 1
     if native.is_read_only and not versioned:
         raise BufferError("read-only memory is handed out only to consumers of DLPack 1.0")
     return native.to_dlpack(stream, versioned, copied)

@@ -275,7 +275,10 @@ def test_dlpack_keywords() -> None:
         tensor.__dlpack__(stream=1)
     with pytest.raises(BufferError, match="not handed out"):
         tensor.__dlpack__(dl_device=(2, 0))
-    for wrong in ({"dl_device": (1,)}, {"dl_device": "x"}, {"stream": "a"}, {"stream": 1.0j}):
+    for wrong in (
+        {"dl_device": (1,)}, {"dl_device": "x"}, {"stream": "a"}, {"stream": 1.0j},
+        {"max_version": ()}, {"max_version": "x"},
+    ):  # fmt: skip
         with pytest.raises(BufferError, match="no pair of integers"):
             tensor.__dlpack__(**wrong)
 
